@@ -1,0 +1,133 @@
+//! Errors, cut by what a handler would do about them. Knows nothing of Python.
+
+use std::fmt;
+
+/// The result of every fallible call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a handler would do: mend its input, name something that exists, wait, look at the disk,
+/// or replace the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The call's arguments are wrong; the same call will fail again.
+    InvalidInput,
+    /// A feature view or feature of that name is not there.
+    NotFound,
+    /// Somebody else holds the database; trying again later may work.
+    Busy,
+    /// The operating system or the disk refused.
+    Storage,
+    /// The file is not one that this version can read.
+    Format,
+}
+
+macro_rules! error_kinds {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $class:ident;)*) => {
+        /// What exactly went wrong. The code is stable: programs may compare it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ErrorKind { $($(#[$doc])* $variant,)* }
+
+        impl ErrorKind {
+            /// Every kind there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable machine-readable code.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The class that a handler dispatches on.
+            pub fn class(self) -> ErrorClass {
+                match self { $(Self::$variant => ErrorClass::$class,)* }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    /// An argument that is wrong in itself: `top_k` of 0, an unusable name.
+    InvalidArgument = "invalid_argument", InvalidInput;
+    /// A query vector of the wrong length, with NaN, or without direction under cosine.
+    InvalidQuery = "invalid_query", InvalidInput;
+    /// A value that cannot be stored in its feature: a vector of the wrong length, broken bytes.
+    InvalidValue = "invalid_value", InvalidInput;
+    /// An entity key that cannot be encoded or decoded.
+    InvalidKey = "invalid_key", InvalidInput;
+    /// A metric that is none of cosine, L2 and inner product.
+    UnknownMetric = "unknown_metric", InvalidInput;
+    /// A search over a feature that holds no vectors.
+    NotAVector = "not_a_vector", InvalidInput;
+    /// A feature that the view does not have.
+    UnknownFeature = "unknown_feature", NotFound;
+    /// Another writer held the database for longer than `busy_timeout`.
+    Busy = "busy", Busy;
+    /// The process was forked in the middle of an operation of another thread.
+    Forked = "forked", Storage;
+    /// No space left.
+    DiskFull = "disk_full", Storage;
+    /// The file or its folder cannot be written.
+    ReadOnly = "read_only", Storage;
+    /// The file cannot be opened or created where the path points.
+    CannotOpen = "cannot_open", Storage;
+    /// Any other failure of the file system or of SQLite.
+    Io = "io", Storage;
+    /// The file is not a SQLite database, or is one of another program.
+    NotOurs = "not_a_feast_vector_file", Format;
+    /// The file was written by a newer version.
+    NewerFormat = "newer_format", Format;
+    /// The database is damaged.
+    Damaged = "damaged", Format;
+}
+
+/// An error: a stable kind and a sentence that says what was wrong, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// An error of `kind` that reads `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The sentence for a person.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same error, its message led by where it happened: `"feature view 'items': …"`.
+    #[must_use]
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        Self { kind: self.kind, message: format!("{place}: {}", self.message) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct() {
+        let mut codes: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        let all = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+        assert!(all > 10);
+    }
+}

@@ -1,0 +1,26 @@
+//! The core of feast-vector: one typed row per entity in SQLite, and SIMD similarity search over
+//! the vectors among the columns.
+//!
+//! Modules, from the top down; a module uses only those below it:
+//!
+//! * [`engine`]: the facade, the only module that the Python boundary calls;
+//! * [`index`]: vectors resident in memory, following the commits of every process;
+//! * [`store`]: SQLite, and all SQL, live only here;
+//! * [`vector`]: metrics, SIMD kernels, scans and top-k; knows no files and no SQL;
+//! * [`schema`] and [`proto`]: column kinds, table layouts, and Feast's wire messages; pure;
+//! * [`error`]: what can go wrong, by what a caller would do about it.
+//!
+//! The Python extension module (`feast_vector._core`) is behind the cargo feature `python`.
+
+pub mod engine;
+pub mod error;
+pub mod index;
+pub mod proto;
+pub mod schema;
+pub mod store;
+pub mod vector;
+
+#[cfg(feature = "python")]
+mod py;
+
+pub use error::{Error, ErrorKind, Result};

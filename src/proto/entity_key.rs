@@ -1,0 +1,194 @@
+//! Entity keys: Feast's `EntityKey` message and its serialization version 3.
+//!
+//! The twin of `feast.infra.key_encoding_utils.serialize_entity_key`; the Python tests compare
+//! the two. Version 3, all integers little-endian u32: the number of join keys; for each, in the
+//! order of their names, the type STRING (2), the length and the name; then for each value its
+//! type, length and bytes.
+
+use prost::Message;
+
+use super::{Val, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::ValueKind;
+
+#[derive(Clone, PartialEq, Message)]
+struct EntityKey {
+    #[prost(string, repeated, tag = "1")]
+    join_keys: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    entity_values: Vec<Value>,
+}
+
+/// A parsed key: join keys with their values, in the order of their names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedKey {
+    /// Join keys and values.
+    pub parts: Vec<(String, Val)>,
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidKey, message)
+}
+
+/// Turns a serialized `EntityKey` message into the bytes of serialization version 3.
+pub fn encode_key(message: &[u8]) -> Result<Vec<u8>> {
+    let key = EntityKey::decode(message)
+        .map_err(|cause| invalid(format!("not a serialized Feast EntityKey ({cause})")))?;
+    if key.join_keys.len() != key.entity_values.len() {
+        return Err(invalid(format!(
+            "an entity key has {} join keys but {} values",
+            key.join_keys.len(),
+            key.entity_values.len()
+        )));
+    }
+    let mut parts: Vec<_> = key.join_keys.into_iter().zip(key.entity_values).collect();
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
+
+    let mut out = Vec::with_capacity(message.len() + 16);
+    put_u32(parts.len(), &mut out);
+    for (name, _) in &parts {
+        put_u32(ValueKind::String.number() as usize, &mut out);
+        put_u32(name.len(), &mut out);
+        out.extend_from_slice(name.as_bytes());
+    }
+    for (name, value) in &parts {
+        put_value(name, value.val.as_ref(), &mut out)?;
+    }
+    Ok(out)
+}
+
+fn put_u32(value: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(value as u32).to_le_bytes());
+}
+
+fn put_value(name: &str, value: Option<&Val>, out: &mut Vec<u8>) -> Result<()> {
+    let mut put = |kind: ValueKind, bytes: &[u8]| {
+        put_u32(kind.number() as usize, out);
+        put_u32(bytes.len(), out);
+        out.extend_from_slice(bytes);
+    };
+    match value {
+        Some(Val::String(text)) => put(ValueKind::String, text.as_bytes()),
+        Some(Val::Bytes(bytes)) => put(ValueKind::Bytes, bytes),
+        Some(Val::Int32(number)) => put(ValueKind::Int32, &number.to_le_bytes()),
+        Some(Val::Int64(number)) => put(ValueKind::Int64, &number.to_le_bytes()),
+        Some(Val::UnixTimestamp(number)) => put(ValueKind::UnixTimestamp, &number.to_le_bytes()),
+        other => {
+            let what = other.map_or("null", |val| val.kind().name());
+            return Err(invalid(format!(
+                "join key '{name}' has a value of type {what}; entity keys can be STRING, BYTES, \
+                 INT32, INT64 or UNIX_TIMESTAMP"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Parses the bytes of serialization version 3.
+pub fn decode_key(key: &[u8]) -> Result<DecodedKey> {
+    let mut rest = key;
+    let count = take_u32(&mut rest)?;
+    let mut names = Vec::new();
+    for _ in 0..count {
+        let (kind, bytes) = take_part(&mut rest)?;
+        if kind != ValueKind::String.number() {
+            return Err(invalid(format!("an entity key's join key has the type code {kind}")));
+        }
+        names.push(text(bytes)?);
+    }
+    let mut parts = Vec::with_capacity(names.len());
+    for name in names {
+        let (kind, bytes) = take_part(&mut rest)?;
+        parts.push((name, value(kind, bytes)?));
+    }
+    if rest.is_empty() {
+        Ok(DecodedKey { parts })
+    } else {
+        Err(invalid(format!("an entity key is followed by {} bytes too many", rest.len())))
+    }
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32> {
+    let (head, tail) = rest.split_first_chunk().ok_or_else(|| invalid("an entity key is cut short"))?;
+    *rest = tail;
+    Ok(u32::from_le_bytes(*head))
+}
+
+fn take_part<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8])> {
+    let kind = take_u32(rest)?;
+    let length = take_u32(rest)? as usize;
+    let (head, tail) =
+        rest.split_at_checked(length).ok_or_else(|| invalid("an entity key is cut short"))?;
+    *rest = tail;
+    Ok((kind, head))
+}
+
+fn text(bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| invalid("an entity key holds broken UTF-8"))
+}
+
+fn value(kind: u32, bytes: &[u8]) -> Result<Val> {
+    let width = |_| invalid(format!("an entity key's number has {} bytes", bytes.len()));
+    let as_i64 = || bytes.try_into().map(i64::from_le_bytes).map_err(width);
+    Ok(match kind {
+        1 => Val::Bytes(bytes.to_vec()),
+        2 => Val::String(text(bytes)?),
+        3 => Val::Int32(bytes.try_into().map(i32::from_le_bytes).map_err(width)?),
+        4 => Val::Int64(as_i64()?),
+        8 => Val::UnixTimestamp(as_i64()?),
+        _ => return Err(invalid(format!("an entity key's value has the type code {kind}"))),
+    })
+}
+
+impl DecodedKey {
+    /// The key as a serialized `EntityKey` message.
+    pub fn to_message(&self) -> Vec<u8> {
+        let (join_keys, entity_values) = self
+            .parts
+            .iter()
+            .map(|(name, val)| (name.clone(), Value { val: Some(val.clone()) }))
+            .unzip();
+        EntityKey { join_keys, entity_values }.encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+fn message(parts: &[(&str, Val)]) -> Vec<u8> {
+    DecodedKey { parts: parts.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect() }
+        .to_message()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn composite_keys_are_sorted_and_come_back() {
+        let key = encode_key(&message(&[
+            ("user", Val::Int64(-5)),
+            ("item", Val::String("é\0".into())),
+        ]))
+        .unwrap();
+        assert_eq!(key[..4], 2u32.to_le_bytes());
+        let decoded = decode_key(&key).unwrap();
+        let parts =
+            vec![("item".into(), Val::String("é\0".into())), ("user".into(), Val::Int64(-5))];
+        assert_eq!(decoded, DecodedKey { parts });
+        assert_eq!(encode_key(&decoded.to_message()).unwrap(), key);
+    }
+
+    #[test]
+    fn other_kinds_are_refused_by_name() {
+        let error = encode_key(&message(&[("score", Val::Double(1.0))])).unwrap_err();
+        assert!(error.message().contains("'score'") && error.message().contains("DOUBLE"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_keys_are_errors(bytes in proptest::collection::vec(0u8..9, 0..60)) {
+            if let Ok(key) = decode_key(&bytes) {
+                proptest::prop_assert_eq!(encode_key(&key.to_message()).unwrap().len(), bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The boundary to Python: `feast_vector._core`. Marshalling only; the GIL is released around
+//! every call of the engine.
+
+mod engine;
+mod errors;
+mod view;
+
+use pyo3::prelude::*;
+
+/// The native core of feast-vector.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
+    module.add("FORMAT_VERSION", crate::store::FORMAT_VERSION)?;
+    module.add("ISA", format!("{:?}", crate::vector::Isa::best()).to_lowercase())?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<view::View>()?;
+    module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::encode_entity_key, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::normalize_metric, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! Column kinds, names and table layouts: what a feature view looks like as a SQL table.
+//!
+//! Pure: no I/O, no SQLite, no Python.
+
+mod kind;
+mod names;
+mod table;
+mod view;
+
+pub use kind::{Element, Storage, ValueKind};
+pub use names::{free_name, quote, table_name};
+pub use table::{Column, JoinKey, RESERVED_COLUMNS, SchemaChange, TableSchema};
+pub use view::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
+
+/// The join key that Feast gives to feature views without entities. It has no column.
+pub const DUMMY_JOIN_KEY: &str = "__dummy_id";

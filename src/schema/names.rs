@@ -1,0 +1,65 @@
+//! SQL names: quoting, and free names where the wanted one is taken.
+
+use std::collections::HashSet;
+
+/// `name` as a quoted SQL identifier.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `wanted`, or `wanted_2`, `wanted_3`, … if it is in `taken`; adds the answer to `taken`.
+///
+/// SQLite compares identifiers without regard to ASCII case, so `taken` holds lower-case names.
+/// A name cannot hold NUL, the one character that no quoting lets through: it becomes `_`.
+pub fn free_name(wanted: &str, taken: &mut HashSet<String>) -> String {
+    let clean = if wanted.is_empty() { "_".to_owned() } else { wanted.replace('\0', "_") };
+    let mut name = clean.clone();
+    let mut next = 2;
+    while !taken.insert(name.to_ascii_lowercase()) {
+        name = format!("{clean}_{next}");
+        next += 1;
+    }
+    name
+}
+
+/// The table that a feature view gets unless it is taken: `project_view` or `project_view_v2`,
+/// as Feast's `compute_table_id` has it; names that SQLite or we keep for ourselves are led by
+/// `view_`.
+pub fn table_name(project: &str, view: &str, version: u32) -> String {
+    let name = match version {
+        0 => format!("{project}_{view}"),
+        _ => format!("{project}_{view}_v{version}"),
+    };
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("sqlite_") || lower.starts_with("_feast_vector") {
+        format!("view_{name}")
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_survives_quotes() {
+        assert_eq!(quote(r#"a"b; drop table x"#), r#""a""b; drop table x""#);
+    }
+
+    #[test]
+    fn taken_names_are_numbered_without_regard_to_case() {
+        let mut taken = HashSet::from(["row_id".to_owned()]);
+        assert_eq!(free_name("Row_ID", &mut taken), "Row_ID_2");
+        assert_eq!(free_name("row_id", &mut taken), "row_id_3");
+        assert_eq!(free_name("", &mut taken), "_");
+        assert_eq!(free_name("a\0b", &mut taken), "a_b");
+    }
+
+    #[test]
+    fn reserved_table_names_are_led_by_a_prefix() {
+        assert_eq!(table_name("shop", "items", 0), "shop_items");
+        assert_eq!(table_name("shop", "items", 3), "shop_items_v3");
+        assert_eq!(table_name("SQLite", "items", 0), "view_SQLite_items");
+    }
+}

@@ -1,0 +1,221 @@
+//! The catalog: which tables there are, whose they are, and what their columns hold.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::connections::{Snapshot, WriteTxn};
+use crate::error::Result;
+use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
+
+/// The catalog of format version 1, as `docs/format.md` explains it.
+const CREATE: &str = "
+    CREATE TABLE _feast_vector_meta (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE _feast_vector_tables (
+        table_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        project TEXT NOT NULL,
+        view TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        table_name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        generation INTEGER NOT NULL,
+        next_column_id INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL DEFAULT 0,
+        log_start INTEGER NOT NULL DEFAULT 0,
+        log_bytes INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (project, view, version)
+    );
+    CREATE TABLE _feast_vector_columns (
+        table_id INTEGER NOT NULL,
+        column_id INTEGER NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('join_key', 'feature')),
+        name TEXT NOT NULL,
+        column_name TEXT NOT NULL,
+        feast_type TEXT NOT NULL,
+        storage TEXT NOT NULL,
+        vector_length INTEGER,
+        declared INTEGER NOT NULL,
+        PRIMARY KEY (table_id, role, column_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE _feast_vector_changes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        table_id INTEGER NOT NULL,
+        op TEXT NOT NULL,
+        row_ids BLOB NOT NULL
+    );
+    CREATE INDEX _feast_vector_changes_by_table ON _feast_vector_changes (table_id, seq);
+";
+
+/// A table as a transaction sees it.
+#[derive(Debug, Clone)]
+pub struct TableState {
+    /// Its layout.
+    pub schema: Arc<TableSchema>,
+    /// Number of the last logged change of its rows.
+    pub last_seq: i64,
+    /// The log holds every change with a greater number.
+    pub log_start: i64,
+}
+
+pub(super) fn create(connection: &Connection) -> Result<()> {
+    Ok(connection.execute_batch(CREATE)?)
+}
+
+pub(super) fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    let sql = "SELECT value FROM _feast_vector_meta WHERE key = ?1";
+    Ok(connection.query_row(sql, [key], |row| row.get(0)).optional()?)
+}
+
+pub(super) fn set_meta(connection: &Connection, key: &str, value: &str) -> Result<()> {
+    let sql = "INSERT INTO _feast_vector_meta VALUES (?1, ?2)
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    connection.execute(sql, [key, value])?;
+    Ok(())
+}
+
+impl Snapshot<'_> {
+    /// The table of a view, if it has one.
+    pub fn table(&self, view: &ViewId) -> Result<Option<TableState>> {
+        let sql = "SELECT table_id, generation, last_seq, log_start FROM _feast_vector_tables
+                   WHERE project = ?1 AND view = ?2 AND version = ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let found = statement
+            .query_row(params![view.project, view.view, view.version], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        let Some((table_id, generation, last_seq, log_start)) = found else { return Ok(None) };
+        let known = self.store.schemas.lock().get(view).cloned();
+        let schema = match known {
+            Some(schema) if (schema.table_id, schema.generation) == (table_id, generation) => schema,
+            _ => {
+                let schema = Arc::new(self.load(table_id)?);
+                self.store.schemas.lock().insert(view.clone(), Arc::clone(&schema));
+                schema
+            }
+        };
+        Ok(Some(TableState { schema, last_seq, log_start }))
+    }
+
+    /// The views of a project that have tables; of one view, if it is named, in all versions.
+    pub fn views(&self, project: &str, view: Option<&str>) -> Result<Vec<ViewId>> {
+        let sql = "SELECT project, view, version FROM _feast_vector_tables
+                   WHERE project = ?1 AND (?2 IS NULL OR view = ?2) ORDER BY view, version";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let views = statement.query_map(params![project, view], |row| {
+            Ok(ViewId { project: row.get(0)?, view: row.get(1)?, version: row.get(2)? })
+        })?;
+        Ok(views.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn load(&self, table_id: i64) -> Result<TableSchema> {
+        let mut schema = self.connection.query_row(
+            "SELECT generation, table_name, project, view, version, next_column_id
+             FROM _feast_vector_tables WHERE table_id = ?1",
+            [table_id],
+            |row| {
+                let view =
+                    ViewId { project: row.get(2)?, view: row.get(3)?, version: row.get(4)? };
+                Ok(TableSchema::new(table_id, row.get(0)?, row.get(1)?, view, row.get(5)?))
+            },
+        )?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT role, column_id, name, column_name, feast_type, vector_length, declared
+             FROM _feast_vector_columns WHERE table_id = ?1 ORDER BY role, column_id",
+        )?;
+        let mut rows = statement.query([table_id])?;
+        while let Some(row) = rows.next()? {
+            let feast_type: String = row.get(4)?;
+            if row.get_ref(0)?.as_str() == Ok("join_key") {
+                schema.join_keys.push(JoinKey {
+                    name: row.get(2)?,
+                    sql_name: row.get(3)?,
+                    feast_type,
+                });
+            } else {
+                schema.push_column(Column {
+                    id: row.get(1)?,
+                    feature: row.get(2)?,
+                    sql_name: row.get(3)?,
+                    kind: ValueKind::from_feast_type(&feast_type),
+                    feast_type,
+                    vector_length: row.get(5)?,
+                    declared: row.get(6)?,
+                });
+            }
+        }
+        Ok(schema)
+    }
+}
+
+impl WriteTxn<'_> {
+    /// Enters a new table, under a free name, and gives its still empty layout.
+    pub(super) fn enter_table(&self, view: &ViewId) -> Result<TableSchema> {
+        let mut taken: HashSet<String> = self
+            .connection
+            .prepare_cached("SELECT lower(name) FROM sqlite_schema")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let name = free_name(&table_name(&view.project, &view.view, view.version), &mut taken);
+        self.connection.execute(
+            "INSERT INTO _feast_vector_tables
+                 (project, view, version, table_name, generation, next_column_id)
+             VALUES (?1, ?2, ?3, ?4, 1, 1)",
+            params![view.project, view.view, view.version, name],
+        )?;
+        Ok(TableSchema::new(self.connection.last_insert_rowid(), 1, name, view.clone(), 1))
+    }
+
+    /// Writes the layout into the catalog, in place of what is there.
+    pub(super) fn save(&self, schema: &TableSchema) -> Result<()> {
+        self.connection.execute(
+            "UPDATE _feast_vector_tables SET generation = ?2, next_column_id = ?3
+             WHERE table_id = ?1",
+            params![schema.table_id, schema.generation, schema.next_column_id],
+        )?;
+        self.connection
+            .execute("DELETE FROM _feast_vector_columns WHERE table_id = ?1", [schema.table_id])?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO _feast_vector_columns VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        for (position, key) in schema.join_keys.iter().enumerate() {
+            insert.execute(params![
+                schema.table_id,
+                position as u32,
+                "join_key",
+                key.name,
+                key.sql_name,
+                key.feast_type,
+                ValueKind::from_feast_type(&key.feast_type).storage().name(),
+                None::<u32>,
+                true,
+            ])?;
+        }
+        for column in &schema.columns {
+            insert.execute(params![
+                schema.table_id,
+                column.id,
+                "feature",
+                column.feature,
+                column.sql_name,
+                column.feast_type,
+                column.storage().name(),
+                column.vector_length,
+                column.declared,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Removes a table, its rows and all that is known of it.
+    pub(super) fn forget_table(&self, table_id: i64) -> Result<()> {
+        for table in ["_feast_vector_tables", "_feast_vector_columns", "_feast_vector_changes"] {
+            let sql = format!("DELETE FROM {table} WHERE table_id = ?1");
+            self.connection.execute(&sql, [table_id])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! Connections: a pool of readers, one writer, and the transactions that callers work in.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::lock::{self, LockFile};
+use super::open::{self, StoreOptions};
+use crate::error::{Error, ErrorClass, Result};
+use crate::schema::{TableSchema, ViewId};
+
+/// Idle readers that are kept; more are opened for a burst and closed after it.
+const IDLE_READERS: usize = 16;
+
+/// A database file: cheap to create, connected on first use, safe to share between threads.
+#[derive(Debug)]
+pub struct Store {
+    options: StoreOptions,
+    readers: Mutex<Vec<FileConnection>>,
+    writer: Mutex<Option<Writer>>,
+    pub(super) schemas: Mutex<HashMap<ViewId, Arc<TableSchema>>>,
+}
+
+/// A connection, and which file it is connected to.
+#[derive(Debug)]
+struct FileConnection {
+    connection: Connection,
+    file: Option<FileIdentity>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    connection: FileConnection,
+    lock: LockFile,
+}
+
+/// A read transaction: everything read through it is of one moment.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    pub(super) store: &'a Store,
+    pub(super) connection: &'a Connection,
+}
+
+/// A write transaction. It sees its own changes.
+#[derive(Debug)]
+pub struct WriteTxn<'a> {
+    snapshot: Snapshot<'a>,
+}
+
+impl<'a> Deref for WriteTxn<'a> {
+    type Target = Snapshot<'a>;
+
+    fn deref(&self) -> &Snapshot<'a> {
+        &self.snapshot
+    }
+}
+
+impl Store {
+    /// A store over the file; nothing is opened yet.
+    pub fn new(options: StoreOptions) -> Self {
+        Self {
+            options,
+            readers: Mutex::new(Vec::new()),
+            writer: Mutex::new(None),
+            schemas: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// Runs `work` in a read transaction.
+    pub fn read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        self.try_read(work).map_err(|error| self.with_path(error))
+    }
+
+    fn try_read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        let reader = self.take_reader()?;
+        run_in_transaction(&reader.connection, "BEGIN", || {
+            work(&Snapshot { store: self, connection: &reader.connection })
+        })
+        .inspect(|_| {
+            let mut readers = self.readers.lock();
+            if readers.len() < IDLE_READERS {
+                readers.push(reader);
+            }
+        })
+    }
+
+    /// Runs `work` in a write transaction, which is committed if `work` succeeds and rolled back
+    /// if it does not. Waits for other writers up to the store's `busy_timeout`.
+    pub fn write<T>(&self, work: impl FnOnce(&WriteTxn<'_>) -> Result<T>) -> Result<T> {
+        self.try_write(work).map_err(|error| {
+            self.schemas.lock().clear();
+            self.with_path(error)
+        })
+    }
+
+    fn try_write<T>(&self, work: impl FnOnce(&WriteTxn<'_>) -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + self.options.busy_timeout;
+        let mut writer = self.writer.try_lock_until(deadline).ok_or_else(lock::busy)?;
+        if writer.as_ref().is_some_and(|writer| !writer.connection.is_current(&self.options.path)) {
+            *writer = None;
+        }
+        let writer = match &mut *writer {
+            Some(writer) => writer,
+            none => none.insert(Writer {
+                connection: FileConnection::open(&self.options)?,
+                lock: LockFile::open(&self.options.path)?,
+            }),
+        };
+        let _held = writer.lock.acquire(deadline)?;
+        let connection = &writer.connection.connection;
+        // SQLite's own lock is free now unless a foreign program writes.
+        let patience = deadline.saturating_duration_since(Instant::now());
+        connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
+        run_in_transaction(connection, "BEGIN IMMEDIATE", || {
+            work(&WriteTxn { snapshot: Snapshot { store: self, connection } })
+        })
+    }
+
+    /// Closes every connection; the next call opens them anew.
+    pub fn disconnect(&self) {
+        self.readers.lock().clear();
+        *self.writer.lock() = None;
+    }
+
+    fn take_reader(&self) -> Result<FileConnection> {
+        loop {
+            let Some(reader) = self.readers.lock().pop() else {
+                return FileConnection::open(&self.options);
+            };
+            if reader.is_current(&self.options.path) {
+                return Ok(reader);
+            }
+        }
+    }
+
+    /// Leads errors of the file, rather than of the call, by its path.
+    fn with_path(&self, error: Error) -> Error {
+        match error.kind().class() {
+            ErrorClass::InvalidInput | ErrorClass::NotFound => error,
+            _ => error.at(format_args!("online store '{}'", self.options.path.display())),
+        }
+    }
+}
+
+fn run_in_transaction<T>(
+    connection: &Connection,
+    begin: &str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    connection.prepare_cached(begin)?.execute([])?;
+    let answer = work().and_then(|answer| {
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(answer)
+    });
+    if answer.is_err() && !connection.is_autocommit() {
+        // The first error is the one to report; a failing rollback ends with the connection.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    answer
+}
+
+impl FileConnection {
+    fn open(options: &StoreOptions) -> Result<Self> {
+        let connection = open::connect(options)?;
+        Ok(Self { connection, file: FileIdentity::of(&options.path) })
+    }
+
+    /// Whether the path still leads to the file that this is connected to: somebody may have
+    /// moved or deleted it, and what is written to a deleted file is lost.
+    fn is_current(&self, path: &Path) -> bool {
+        FileIdentity::of(path) == self.file
+    }
+}
+
+/// What tells one file from another under the same path. Taken without opening the file.
+#[derive(Debug, PartialEq, Eq)]
+struct FileIdentity {
+    #[cfg(unix)]
+    device_and_inode: (u64, u64),
+}
+
+impl FileIdentity {
+    #[cfg(unix)]
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { device_and_inode: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Elsewhere an open file cannot be deleted or moved.
+    #[cfg(not(unix))]
+    fn of(_path: &Path) -> Option<Self> {
+        Some(Self {})
+    }
+}

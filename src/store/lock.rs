@@ -1,0 +1,89 @@
+//! One writer at a time across processes: an advisory lock on `<database>.lock`.
+//!
+//! SQLite's own POSIX locks are lost when anything else in the process closes a descriptor of the
+//! database file (<https://sqlite.org/howtocorrupt.html>, section 2.2). This lock is `flock`'s:
+//! it belongs to the open file, and nothing else opens that file.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long the first waits between two tries are; they double up to [`LONGEST_PAUSE`].
+const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The lock file, open but not held.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+/// The lock, held until this is dropped.
+#[derive(Debug)]
+pub(super) struct LockGuard<'a>(&'a LockFile);
+
+impl LockFile {
+    /// Opens or creates the lock file of a database.
+    pub(super) fn open(database: &Path) -> Result<Self> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|cause| {
+                Error::new(
+                    ErrorKind::CannotOpen,
+                    format!(
+                        "cannot create '{}' ({cause}); the database's folder has to be writable",
+                        path.display()
+                    ),
+                )
+            })?;
+        Ok(Self { file, path })
+    }
+
+    /// Waits for the lock until the deadline.
+    pub(super) fn acquire(&self, deadline: Instant) -> Result<LockGuard<'_>> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(LockGuard(self)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(busy()),
+                Err(TryLockError::Error(cause)) => {
+                    return Err(Error::new(
+                        ErrorKind::Io,
+                        format!("cannot lock '{}': {cause}", self.path.display()),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        // Cannot fail on a lock that is held; closing the file would release it all the same.
+        let _ = self.0.file.unlock();
+    }
+}
+
+/// The error of a writer whose wait has ended.
+pub(super) fn busy() -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        "another writer held the database for longer than `busy_timeout`; nothing of this batch \
+         was written. Try again, or raise `busy_timeout` in the online_store section of \
+         feature_store.yaml",
+    )
+}

@@ -1,0 +1,34 @@
+//! SQLite: the only truth, and the only module that writes SQL.
+//!
+//! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
+//! * `catalog` and `ddl`: which tables there are, and how they change with their views;
+//! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
+//! * `write`, `read`, `vectors`: rows; `changes`: the log that indexes follow.
+//!
+//! Vectors are bytes here. Nothing in this process may open the database file other than through
+//! this module: closing any other file descriptor of it drops SQLite's POSIX locks.
+
+mod catalog;
+mod cell;
+mod changes;
+mod connections;
+mod ddl;
+mod errors;
+mod lock;
+mod open;
+mod read;
+mod states;
+mod vectors;
+mod write;
+
+pub use catalog::TableState;
+pub use changes::Changes;
+pub use connections::{Snapshot, Store, WriteTxn};
+pub use open::{Durability, FORMAT_VERSION, StoreOptions};
+pub(crate) use read::no_rows;
+pub use read::{RowKey, Rows};
+pub use vectors::StoredVector;
+pub use write::{Conflict, RowWrite, RowWriter, WriteCounts, WriteOptions};
+
+/// The database's clock: microseconds since 1970-01-01 UTC.
+pub type Micros = i64;

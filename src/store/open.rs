@@ -1,0 +1,216 @@
+//! Opening the database: its folder, its format, its migrations.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::catalog;
+use super::lock::LockFile;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The format that this version writes; kept in `PRAGMA user_version`.
+pub const FORMAT_VERSION: i64 = 1;
+
+/// `PRAGMA application_id`: "FVec".
+const APPLICATION_ID: i64 = 0x4656_6563;
+
+/// Bytes of a database page; one row of a 384-dimensional embedding with its scalars fits.
+const PAGE_SIZE: i64 = 4096;
+
+/// Bytes of page cache of each connection.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// Prepared statements kept by each connection.
+const STATEMENT_CACHE: usize = 128;
+
+/// How much a commit waits for the disk (`PRAGMA synchronous`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// An acknowledged batch survives a power cut.
+    Full,
+    /// It survives a killed process; after a power cut the last batches may be missing.
+    Normal,
+    /// It survives a killed process; a power cut may damage the file.
+    Off,
+}
+
+impl Durability {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+            Self::Off => "OFF",
+        }
+    }
+}
+
+/// Where the database is and how it is used.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The database file; the folder above its own has to exist.
+    pub path: PathBuf,
+    /// What a commit guarantees.
+    pub durability: Durability,
+    /// How long a writer waits for other writers.
+    pub busy_timeout: Duration,
+}
+
+impl StoreOptions {
+    /// The defaults: fully durable, 30 seconds of patience.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            durability: Durability::Full,
+            busy_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Each entry migrates a file from the format of its position + 1 to the next.
+const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize] = [];
+
+/// Opens a connection, creating or migrating the database as needed.
+pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
+    prepare_folder(&options.path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "synchronous", options.durability.pragma())?;
+    if format_of(&connection)? != Format::Current {
+        bring_to_current(&connection, options)?;
+    }
+    Ok(connection)
+}
+
+fn prepare_folder(path: &Path) -> Result<()> {
+    let cannot = |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::CannotOpen, what.to_string()));
+    if path.as_os_str() == ":memory:" {
+        return cannot(format_args!(
+            "the store is shared by processes and cannot live in memory; set `path` to a file"
+        ));
+    }
+    if path.is_dir() {
+        return cannot(format_args!("`path` is a folder; add a file name, such as 'online.db'"));
+    }
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    match std::fs::create_dir(folder) {
+        Err(cause) if !folder.is_dir() => cannot(format_args!(
+            "the folder '{}' does not exist and cannot be created ({cause}); create it, or mend \
+             `path` in the online_store section of feature_store.yaml",
+            folder.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Format {
+    Empty,
+    Older(i64),
+    Current,
+}
+
+fn format_of(connection: &Connection) -> Result<Format> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id")?;
+    let version = pragma("user_version")?;
+    if application == APPLICATION_ID {
+        return match version {
+            FORMAT_VERSION => Ok(Format::Current),
+            _ if version > 0 && version < FORMAT_VERSION => Ok(Format::Older(version)),
+            _ => Err(newer(connection, version)),
+        };
+    }
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if application == 0 && version == 0 && tables == 0 {
+        return Ok(Format::Empty);
+    }
+    Err(foreign(connection))
+}
+
+fn newer(connection: &Connection, version: i64) -> Error {
+    let writer = catalog::meta(connection, "written_by")
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| "a newer feast-vector".to_owned());
+    Error::new(
+        ErrorKind::NewerFormat,
+        format!(
+            "the database has format version {version}, written by {writer}; feast-vector {} reads \
+             up to version {FORMAT_VERSION}. Upgrade feast-vector, or set another `path`",
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+}
+
+fn foreign(connection: &Connection) -> Error {
+    let feast_sqlite = connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE sql LIKE '%feature_name%vector_value%'",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+        .unwrap_or(0);
+    let whose = if feast_sqlite > 0 {
+        "the file belongs to Feast's own sqlite online store"
+    } else {
+        "the file is a SQLite database of another program"
+    };
+    Error::new(
+        ErrorKind::NotOurs,
+        format!(
+            "{whose}; feast-vector does not touch it. Set another `path` in the online_store \
+             section of feature_store.yaml (or move the file away), then run `feast apply` and \
+             `feast materialize`"
+        ),
+    )
+}
+
+/// Creates or migrates under the writers' lock, so that one process does it and others wait.
+fn bring_to_current(connection: &Connection, options: &StoreOptions) -> Result<()> {
+    let lock = LockFile::open(&options.path)?;
+    let _held = lock.acquire(Instant::now() + options.busy_timeout)?;
+    let found = format_of(connection)?;
+    if found == Format::Empty {
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if !mode.eq_ignore_ascii_case("wal") {
+            return Err(Error::new(
+                ErrorKind::CannotOpen,
+                "the file system there does not support SQLite's write-ahead log (network file \
+                 systems do not); set `path` to a file on a local disk",
+            ));
+        }
+    }
+    let transaction =
+        rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    match found {
+        Format::Current => {}
+        Format::Empty => {
+            catalog::create(&transaction)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        Format::Older(version) => {
+            for migrate in &MIGRATIONS[(version - 1) as usize..] {
+                migrate(&transaction)?;
+            }
+        }
+    }
+    let writer = format!("feast-vector {}", env!("CARGO_PKG_VERSION"));
+    catalog::set_meta(&transaction, "written_by", &writer)?;
+    transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}

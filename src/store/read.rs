@@ -1,0 +1,181 @@
+//! Reading rows as Arrow arrays of wire bytes.
+
+use std::fmt::Write as _;
+
+use arrow::array::{ArrayRef, BinaryBuilder, TimestampMicrosecondBuilder};
+use rusqlite::types::ValueRef;
+use std::sync::Arc;
+
+use super::Micros;
+use super::cell;
+use super::connections::Snapshot;
+use super::states::CellStates;
+use crate::error::{Error, Result};
+use crate::proto;
+use crate::schema::{Column, TableSchema, quote};
+
+/// How rows are named.
+#[derive(Debug, Clone, Copy)]
+pub enum RowKey<'a> {
+    /// By serialized `EntityKey` messages.
+    EntityKeys(&'a [&'a [u8]]),
+    /// By `row_id`.
+    RowIds(&'a [i64]),
+}
+
+/// Rows in the order in which they were asked for.
+#[derive(Debug)]
+pub struct Rows {
+    /// Serialized `EntityKey` messages of the rows; only where rows were named by `row_id`.
+    pub entity_keys: ArrayRef,
+    /// Event timestamps, UTC; null where there is no such row.
+    pub event_timestamps: ArrayRef,
+    /// For each feature a binary array of serialized `Value`s; null where the feature is absent,
+    /// empty where its value is null.
+    pub features: Vec<ArrayRef>,
+}
+
+impl Snapshot<'_> {
+    /// Reads features of rows. A feature that the table does not have is absent in every row, and
+    /// rows that expired by `now` are not there.
+    pub fn rows(
+        &self,
+        schema: &TableSchema,
+        keys: RowKey<'_>,
+        features: &[&str],
+        now: Micros,
+    ) -> Result<Rows> {
+        let columns: Vec<Option<&Column>> =
+            features.iter().map(|feature| schema.column(feature)).collect();
+        let by_row_id = matches!(keys, RowKey::RowIds(_));
+        let sql = select(schema, &columns, by_row_id);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut out = Builders::new(features.len());
+        match keys {
+            RowKey::EntityKeys(messages) => {
+                for message in messages {
+                    statement.raw_bind_parameter(1, proto::encode_key(message)?)?;
+                    let mut rows = statement.raw_query();
+                    out.push(rows.next()?, &columns, by_row_id, now)
+                        .map_err(|error| error.at(&schema.view))?;
+                }
+            }
+            RowKey::RowIds(row_ids) => {
+                for row_id in row_ids {
+                    statement.raw_bind_parameter(1, row_id)?;
+                    let mut rows = statement.raw_query();
+                    out.push(rows.next()?, &columns, by_row_id, now)
+                        .map_err(|error| error.at(&schema.view))?;
+                }
+            }
+        }
+        Ok(out.finish())
+    }
+}
+
+/// What [`Snapshot::rows`] gives for a view that has no table.
+pub(crate) fn no_rows(count: usize, features: usize) -> Rows {
+    let mut out = Builders::new(features);
+    for _ in 0..count {
+        out.push_missing();
+    }
+    out.finish()
+}
+
+fn select(schema: &TableSchema, columns: &[Option<&Column>], by_row_id: bool) -> String {
+    let mut sql = "SELECT event_timestamp, expires_at, cell_states".to_owned();
+    for column in columns.iter().flatten() {
+        let _ = write!(sql, ", {}", quote(&column.sql_name));
+    }
+    let (also, key) = if by_row_id { (", entity_key", "row_id") } else { ("", "entity_key") };
+    let _ = write!(sql, "{also} FROM {} WHERE {key} = ?1", quote(&schema.sql_name));
+    sql
+}
+
+struct Builders {
+    keys: BinaryBuilder,
+    events: TimestampMicrosecondBuilder,
+    features: Vec<BinaryBuilder>,
+    scratch: Vec<u8>,
+}
+
+impl Builders {
+    fn new(features: usize) -> Self {
+        Self {
+            keys: BinaryBuilder::new(),
+            events: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            features: (0..features).map(|_| BinaryBuilder::new()).collect(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn push(
+        &mut self,
+        row: Option<&rusqlite::Row<'_>>,
+        columns: &[Option<&Column>],
+        by_row_id: bool,
+        now: Micros,
+    ) -> Result<()> {
+        let Some(row) = row else {
+            self.push_missing();
+            return Ok(());
+        };
+        if row.get::<_, Option<Micros>>(1)?.is_some_and(|at| at <= now) {
+            self.push_missing();
+            return Ok(());
+        }
+        self.events.append_value(row.get(0)?);
+        let states = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        let states = CellStates::decode(states)?;
+        let mut at = 3;
+        for (column, builder) in columns.iter().zip(&mut self.features) {
+            let Some(column) = column else {
+                builder.append_null();
+                continue;
+            };
+            self.scratch.clear();
+            let state = states.get(column.id);
+            let present = cell::decode(column.kind, row.get_ref(at)?, state, &mut self.scratch)
+                .map_err(|error| error.at(format_args!("feature '{}'", column.feature)))?;
+            at += 1;
+            if present {
+                builder.append_value(&self.scratch);
+            } else {
+                builder.append_null();
+            }
+        }
+        match (by_row_id, row.get_ref(at.min(row.as_ref().column_count() - 1))?) {
+            (true, ValueRef::Blob(key)) => {
+                self.keys.append_value(proto::decode_key(key)?.to_message());
+            }
+            _ => self.keys.append_null(),
+        }
+        Ok(())
+    }
+
+    fn push_missing(&mut self) {
+        self.events.append_null();
+        self.keys.append_null();
+        for builder in &mut self.features {
+            builder.append_null();
+        }
+    }
+
+    fn finish(mut self) -> Rows {
+        Rows {
+            entity_keys: Arc::new(self.keys.finish()),
+            event_timestamps: Arc::new(self.events.finish()),
+            features: self
+                .features
+                .iter_mut()
+                .map(|builder| Arc::new(builder.finish()) as ArrayRef)
+                .collect(),
+        }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for Error {
+    fn from(cause: rusqlite::types::FromSqlError) -> Self {
+        rusqlite::Error::from(cause).into()
+    }
+}

@@ -1,0 +1,99 @@
+//! Reading a column's vectors, as bytes.
+
+use rusqlite::types::ValueRef;
+
+use super::Micros;
+use super::connections::Snapshot;
+use super::states::{CellState, CellStates};
+use crate::error::Result;
+use crate::proto::{self, Val};
+use crate::schema::{Column, Element, TableSchema, quote};
+
+/// One row's vector.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredVector<'a> {
+    /// The row.
+    pub row_id: i64,
+    /// When the row expires.
+    pub expires_at: Option<Micros>,
+    /// Type of the elements.
+    pub element: Element,
+    /// The elements, little-endian.
+    pub bytes: &'a [u8],
+}
+
+impl Snapshot<'_> {
+    /// Calls `each` for every row with a vector in the column, in the order of `row_id`; rows
+    /// without one are passed over.
+    pub fn vectors(
+        &self,
+        schema: &TableSchema,
+        column: &Column,
+        each: &mut dyn FnMut(StoredVector<'_>),
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(&select(schema, column, ""))?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            visit(row, column, each)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for those of the rows that have a vector in the column.
+    pub fn vectors_of(
+        &self,
+        schema: &TableSchema,
+        column: &Column,
+        row_ids: &[i64],
+        each: &mut dyn FnMut(StoredVector<'_>),
+    ) -> Result<()> {
+        let sql = select(schema, column, "WHERE row_id = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        for row_id in row_ids {
+            statement.raw_bind_parameter(1, row_id)?;
+            let mut rows = statement.raw_query();
+            if let Some(row) = rows.next()? {
+                visit(row, column, each)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn select(schema: &TableSchema, column: &Column, condition: &str) -> String {
+    format!(
+        "SELECT row_id, expires_at, cell_states, {} FROM {} {condition} ORDER BY row_id",
+        quote(&column.sql_name),
+        quote(&schema.sql_name)
+    )
+}
+
+fn visit(
+    row: &rusqlite::Row<'_>,
+    column: &Column,
+    each: &mut dyn FnMut(StoredVector<'_>),
+) -> Result<()> {
+    let ValueRef::Blob(bytes) = row.get_ref(3)? else { return Ok(()) };
+    let states = CellStates::decode(row.get_ref(2)?.as_blob_or_null()?)?;
+    let (row_id, expires_at) = (row.get(0)?, row.get(1)?);
+    let mut visit = |element, bytes: &[u8]| {
+        each(StoredVector { row_id, expires_at, element, bytes });
+    };
+    match (states.get(column.id), column.kind.vector_element()) {
+        (CellState::Plain, Some(element)) => visit(element, bytes),
+        // A vector of another kind than the column's is there as wire bytes.
+        (CellState::Wire, _) => match proto::decode_value(bytes)? {
+            Some(Val::FloatList(list)) => visit(Element::F32, &packed(&list.val, |x| x.to_le_bytes())),
+            Some(Val::DoubleList(list)) => visit(Element::F64, &packed(&list.val, |x| x.to_le_bytes())),
+            Some(Val::Int32List(list)) => visit(Element::I32, &packed(&list.val, |x| x.to_le_bytes())),
+            Some(Val::Int64List(list)) => visit(Element::I64, &packed(&list.val, |x| x.to_le_bytes())),
+            _ => {}
+        },
+        _ => {}
+    }
+    Ok(())
+}
+
+fn packed<T: Copy, const WIDTH: usize>(list: &[T], bytes: impl Fn(T) -> [u8; WIDTH]) -> Vec<u8> {
+    list.iter().flat_map(|&element| bytes(element)).collect()
+}

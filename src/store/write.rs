@@ -1,0 +1,401 @@
+//! Writing rows: upserts by entity key, where the newest event wins.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, OptionalExtension};
+
+use super::Micros;
+use super::cell::{self, Cell};
+use super::connections::WriteTxn;
+use super::states::{CellState, CellStates};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::{self, DecodedKey, Val};
+use crate::schema::{Column, DUMMY_JOIN_KEY, FeatureSpec, TableSchema, ValueKind, ViewSpec, quote};
+
+/// What a write does to a row that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// It is ignored if its `(event timestamp, created timestamp)` is older; equal ones overwrite.
+    /// Where either side has no created timestamp, event timestamps alone are compared.
+    NewestEventWins,
+    /// It overwrites, whatever the timestamps say.
+    LastWriteWins,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteOptions {
+    /// What happens to rows that are there.
+    pub conflict: Conflict,
+    /// The clock: rows that expired by now count as absent.
+    pub now: Micros,
+    /// When the rows written now expire.
+    pub expires_at: Option<Micros>,
+}
+
+/// A row as Feast hands it over.
+#[derive(Debug)]
+pub struct RowWrite<'a> {
+    /// The serialized `EntityKey` message.
+    pub entity_key: &'a [u8],
+    /// Event timestamp.
+    pub event: Micros,
+    /// Created timestamp.
+    pub created: Option<Micros>,
+    /// Serialized `Value` messages by position among the writer's features; a feature that is not
+    /// named keeps what it has.
+    pub values: &'a [(usize, &'a [u8])],
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteCounts {
+    /// Rows inserted or updated.
+    pub written: u64,
+    /// Rows older than what is stored.
+    pub ignored: u64,
+}
+
+/// Writes rows of one view within a transaction.
+pub struct RowWriter<'a> {
+    txn: &'a WriteTxn<'a>,
+    schema: Arc<TableSchema>,
+    options: WriteOptions,
+    features: Vec<String>,
+    /// Position in the schema of each feature; `None` until an undeclared one has a value.
+    positions: Vec<Option<usize>>,
+    statements: Option<Statements<'a>>,
+    touched: Vec<i64>,
+    counts: WriteCounts,
+    row: u64,
+}
+
+/// Statements for rows with values for exactly these columns.
+struct Statements<'a> {
+    columns: Vec<usize>,
+    find: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
+    update: CachedStatement<'a>,
+}
+
+struct Stored {
+    row_id: i64,
+    states: CellStates,
+}
+
+impl<'a> WriteTxn<'a> {
+    /// A writer of rows of the view with values for `features`, declared by the view or not.
+    pub fn writer(
+        &'a self,
+        spec: &ViewSpec,
+        features: Vec<String>,
+        options: WriteOptions,
+    ) -> Result<RowWriter<'a>> {
+        let schema = self.table_for_writing(spec)?;
+        let positions = features.iter().map(|feature| schema.position(feature)).collect();
+        Ok(RowWriter {
+            txn: self,
+            schema,
+            options,
+            features,
+            positions,
+            statements: None,
+            touched: Vec::new(),
+            counts: WriteCounts::default(),
+            row: 0,
+        })
+    }
+
+    /// Deletes rows of the view that have expired.
+    pub fn purge_expired(&self, spec: &ViewSpec, now: Micros) -> Result<()> {
+        let Some(state) = self.table(&spec.id)? else { return Ok(()) };
+        let mut touched: Vec<i64> = self
+            .connection
+            .prepare_cached(&format!(
+                "DELETE FROM {} WHERE expires_at <= ?1 RETURNING row_id",
+                quote(&state.schema.sql_name)
+            ))?
+            .query_map([now], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        if touched.is_empty() { Ok(()) } else { self.log_rows(state.schema.table_id, &mut touched) }
+    }
+}
+
+impl RowWriter<'_> {
+    /// Writes one row.
+    pub fn write(&mut self, row: &RowWrite<'_>) -> Result<()> {
+        let number = self.row;
+        self.row += 1;
+        self.write_row(row).map_err(|error| {
+            let entity = proto::encode_key(row.entity_key)
+                .and_then(|key| proto::decode_key(&key))
+                .map(|key| format!(" ({})", describe(&key)))
+                .unwrap_or_default();
+            error.at(format_args!("{}, row {number}{entity}", self.schema.view))
+        })
+    }
+
+    fn write_row(&mut self, row: &RowWrite<'_>) -> Result<()> {
+        let key = proto::encode_key(row.entity_key)?;
+        let decoded = proto::decode_key(&key)?;
+        self.learn_join_keys(&decoded)?;
+
+        let mut columns = Vec::with_capacity(row.values.len());
+        let mut cells = Vec::with_capacity(row.values.len());
+        for &(feature, message) in row.values {
+            let (position, cell, state) = self.cell(feature, message)?;
+            columns.push(position);
+            cells.push((position, cell, state));
+        }
+        self.prepare(&columns)?;
+        match self.stored(&key, row)? {
+            Found::Newer => self.counts.ignored += 1,
+            Found::Older(stored) => {
+                self.update(stored, row, &cells)?;
+                self.counts.written += 1;
+            }
+            Found::Nothing => {
+                self.insert(&key, &decoded, row, &cells)?;
+                self.counts.written += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the batch: logs the changes for the indexes.
+    pub fn finish(mut self) -> Result<WriteCounts> {
+        if !self.touched.is_empty() && self.schema.has_vectors() {
+            self.txn.log_rows(self.schema.table_id, &mut self.touched)?;
+        }
+        Ok(self.counts)
+    }
+
+    fn cell(&mut self, feature: usize, message: &[u8]) -> Result<(usize, Cell, CellState)> {
+        let value = proto::decode_value(message).map_err(|error| {
+            error.at(format_args!("feature '{}'", self.features[feature]))
+        })?;
+        let position = match self.positions[feature] {
+            Some(position) => position,
+            None => self.add_undeclared(feature, value.as_ref())?,
+        };
+        let column = &self.schema.columns[position];
+        check_vector_length(column, value.as_ref())?;
+        let (cell, state) = cell::encode(column.kind, value, message);
+        Ok((position, cell, state))
+    }
+
+    fn add_undeclared(&mut self, feature: usize, value: Option<&Val>) -> Result<usize> {
+        let name = self.features[feature].clone();
+        let kind = value.map_or(ValueKind::Null, Val::kind);
+        let feature_type = kind.name().to_owned();
+        let spec = FeatureSpec { name: name.clone(), feast_type: feature_type, vector_length: None };
+        self.change_schema(|txn, schema| txn.add_undeclared(schema, &[spec]))?;
+        let position = self.schema.columns.len() - 1;
+        self.positions[feature] = Some(position);
+        Ok(position)
+    }
+
+    fn learn_join_keys(&mut self, key: &DecodedKey) -> Result<()> {
+        let unknown: Vec<_> = key
+            .parts
+            .iter()
+            .filter(|(name, _)| {
+                name != DUMMY_JOIN_KEY && self.schema.join_keys.iter().all(|key| key.name != *name)
+            })
+            .map(|(name, val)| (name.clone(), val.kind()))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.change_schema(|txn, schema| txn.add_join_keys(schema, &unknown))
+    }
+
+    fn change_schema(
+        &mut self,
+        change: impl FnOnce(&WriteTxn<'_>, &TableSchema) -> Result<TableSchema>,
+    ) -> Result<()> {
+        self.statements = None;
+        self.schema = Arc::new(change(self.txn, &self.schema)?);
+        Ok(())
+    }
+
+    fn stored(&mut self, key: &[u8], row: &RowWrite<'_>) -> Result<Found> {
+        let Some(statements) = &mut self.statements else { return Ok(Found::Nothing) };
+        let found = statements
+            .find
+            .query_row([key], |stored| {
+                let event: Micros = stored.get(1)?;
+                let created: Option<Micros> = stored.get(2)?;
+                let expires: Option<Micros> = stored.get(3)?;
+                let states = stored.get_ref(4)?.as_blob_or_null()?.map(<[u8]>::to_vec);
+                Ok((stored.get::<_, i64>(0)?, event, created, expires, states))
+            })
+            .optional()?;
+        let Some((row_id, event, created, expires, states)) = found else {
+            return Ok(Found::Nothing);
+        };
+        if expires.is_some_and(|at| at <= self.options.now) {
+            let table = quote(&self.schema.sql_name);
+            self.txn
+                .connection
+                .prepare_cached(&format!("DELETE FROM {table} WHERE row_id = ?1"))?
+                .execute([row_id])?;
+            self.touched.push(row_id);
+            return Ok(Found::Nothing);
+        }
+        let stored_is_newer = event > row.event
+            || (event == row.event
+                && matches!((created, row.created), (Some(stored), Some(new)) if stored > new));
+        if stored_is_newer && self.options.conflict == Conflict::NewestEventWins {
+            return Ok(Found::Newer);
+        }
+        let states = CellStates::decode(states.as_deref())?;
+        Ok(Found::Older(Stored { row_id, states }))
+    }
+
+    fn update(
+        &mut self,
+        mut stored: Stored,
+        row: &RowWrite<'_>,
+        cells: &[(usize, Cell, CellState)],
+    ) -> Result<()> {
+        for (position, _, state) in cells {
+            stored.states.set(self.schema.columns[*position].id, *state);
+        }
+        let Some(statements) = &mut self.statements else { return Ok(()) };
+        let update = &mut statements.update;
+        update.raw_bind_parameter(1, row.event)?;
+        update.raw_bind_parameter(2, row.created)?;
+        update.raw_bind_parameter(3, self.options.expires_at)?;
+        update.raw_bind_parameter(4, stored.states.encode())?;
+        for (at, (_, cell, _)) in cells.iter().enumerate() {
+            update.raw_bind_parameter(5 + at, cell)?;
+        }
+        update.raw_bind_parameter(5 + cells.len(), stored.row_id)?;
+        update.raw_execute()?;
+        self.touched.push(stored.row_id);
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        key: &[u8],
+        decoded: &DecodedKey,
+        row: &RowWrite<'_>,
+        cells: &[(usize, Cell, CellState)],
+    ) -> Result<()> {
+        let mut states = CellStates::default();
+        for (position, _, state) in cells {
+            states.set(self.schema.columns[*position].id, *state);
+        }
+        let Some(statements) = &mut self.statements else { return Ok(()) };
+        let insert = &mut statements.insert;
+        insert.raw_bind_parameter(1, key)?;
+        insert.raw_bind_parameter(2, row.event)?;
+        insert.raw_bind_parameter(3, row.created)?;
+        insert.raw_bind_parameter(4, self.options.expires_at)?;
+        insert.raw_bind_parameter(5, states.encode())?;
+        let mut at = 6;
+        for join_key in &self.schema.join_keys {
+            let part = decoded.parts.iter().find(|(name, _)| *name == join_key.name);
+            let cell = part.map_or(Cell::Null, |(_, val)| {
+                cell::encode(val.kind(), Some(val.clone()), &[]).0
+            });
+            insert.raw_bind_parameter(at, cell)?;
+            at += 1;
+        }
+        for (_, cell, _) in cells {
+            insert.raw_bind_parameter(at, cell)?;
+            at += 1;
+        }
+        insert.raw_execute()?;
+        self.touched.push(self.txn.connection.last_insert_rowid());
+        Ok(())
+    }
+
+    /// Has statements ready for rows with values for these columns; mostly they are the last row's.
+    fn prepare(&mut self, columns: &[usize]) -> Result<()> {
+        if self.statements.as_ref().is_some_and(|statements| statements.columns == columns) {
+            return Ok(());
+        }
+        let table = quote(&self.schema.sql_name);
+        let names: Vec<String> =
+            columns.iter().map(|&at| quote(&self.schema.columns[at].sql_name)).collect();
+
+        let mut insert = format!(
+            "INSERT INTO {table} (entity_key, event_timestamp, created_timestamp, expires_at, \
+             cell_states"
+        );
+        let keys = self.schema.join_keys.iter().map(|key| quote(&key.sql_name));
+        for name in keys.chain(names.iter().cloned()) {
+            let _ = write!(insert, ", {name}");
+        }
+        let parameters = 5 + self.schema.join_keys.len() + names.len();
+        let _ = write!(insert, ") VALUES (?{})", ", ?".repeat(parameters - 1));
+
+        let mut update = format!(
+            "UPDATE {table} SET event_timestamp = ?, created_timestamp = ?, expires_at = ?, \
+             cell_states = ?"
+        );
+        for name in &names {
+            let _ = write!(update, ", {name} = ?");
+        }
+        update.push_str(" WHERE row_id = ?");
+
+        let connection = self.txn.connection;
+        self.statements = Some(Statements {
+            columns: columns.to_vec(),
+            find: connection.prepare_cached(&format!(
+                "SELECT row_id, event_timestamp, created_timestamp, expires_at, cell_states
+                 FROM {table} WHERE entity_key = ?1"
+            ))?,
+            insert: connection.prepare_cached(&insert)?,
+            update: connection.prepare_cached(&update)?,
+        });
+        Ok(())
+    }
+}
+
+enum Found {
+    Nothing,
+    Older(Stored),
+    Newer,
+}
+
+fn check_vector_length(column: &Column, value: Option<&Val>) -> Result<()> {
+    let Some(expected) = column.vector_length else { return Ok(()) };
+    let length = match value {
+        Some(Val::FloatList(list)) => list.val.len(),
+        Some(Val::DoubleList(list)) => list.val.len(),
+        Some(Val::Int32List(list)) => list.val.len(),
+        Some(Val::Int64List(list)) => list.val.len(),
+        _ => return Ok(()),
+    };
+    if length == expected as usize {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidValue,
+        format!(
+            "feature '{}' ({}): a vector of {length} values where the feature declares \
+             vector_length={expected}; nothing of this batch was written. Mend the vector, or \
+             change vector_length and run `feast apply`",
+            column.feature, column.feast_type
+        ),
+    ))
+}
+
+fn describe(key: &DecodedKey) -> String {
+    let parts: Vec<String> = key
+        .parts
+        .iter()
+        .map(|(name, val)| match val {
+            Val::String(text) => format!("{name}='{text}'"),
+            Val::Int32(number) => format!("{name}={number}"),
+            Val::Int64(number) | Val::UnixTimestamp(number) => format!("{name}={number}"),
+            _ => format!("{name} of type {}", val.kind().name()),
+        })
+        .collect();
+    parts.join(", ")
+}

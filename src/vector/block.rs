@@ -1,0 +1,164 @@
+//! Blocks of vectors in memory, laid out for scanning.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Real;
+
+/// Rows of a full block.
+pub const BLOCK_ROWS: usize = 1024;
+
+/// A cache line. Rows that start on one are read at full speed.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Up to [`BLOCK_ROWS`] vectors of one length, with what a scan needs to know of each.
+#[derive(Debug, Clone)]
+pub struct Block<T> {
+    dim: usize,
+    stride: usize,
+    lines: Vec<Line>,
+    row_ids: Vec<i64>,
+    expires_at: Vec<i64>,
+    /// `1 / |v|` for cosine; 0 for a vector of zeros, NaN where the fast path would be inexact.
+    inverse_norms: Vec<T>,
+}
+
+/// Beyond these norms `f32` arithmetic over- or underflows; such rows are scored in `f64`.
+const SAFE_NORMS: std::ops::Range<f64> = 1e-15..1e15;
+
+impl<T: Real> Block<T> {
+    /// An empty block for vectors of `dim` elements, at least 1.
+    pub fn new(dim: usize) -> Self {
+        Self {
+            dim,
+            stride: stride::<T>(dim),
+            lines: Vec::new(),
+            row_ids: Vec::new(),
+            expires_at: Vec::new(),
+            inverse_norms: Vec::new(),
+        }
+    }
+
+    /// Number of vectors.
+    pub fn len(&self) -> usize {
+        self.row_ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.row_ids.is_empty()
+    }
+
+    /// Whether there is no room for another.
+    pub fn is_full(&self) -> bool {
+        self.len() == BLOCK_ROWS
+    }
+
+    /// Elements from one row to the next; those past the vector's own are zeros.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// All rows, `len() * stride()` elements.
+    pub fn rows(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..self.len() * self.stride]
+    }
+
+    /// One vector.
+    pub fn vector(&self, slot: usize) -> &[T] {
+        &self.rows()[slot * self.stride..][..self.dim]
+    }
+
+    /// The rows' ids.
+    pub fn row_ids(&self) -> &[i64] {
+        &self.row_ids
+    }
+
+    /// When the rows expire; `i64::MAX` for never.
+    pub fn expires_at(&self) -> &[i64] {
+        &self.expires_at
+    }
+
+    /// `1 / |v|` of each row.
+    pub fn inverse_norms(&self) -> &[T] {
+        &self.inverse_norms
+    }
+
+    /// Appends a vector of `dim` elements.
+    pub fn push(&mut self, row_id: i64, expires_at: i64, vector: &[T]) {
+        let elements = (self.len() + 1) * self.stride;
+        self.lines.resize(elements.div_ceil(T::PER_LINE), Line::zeroed());
+        self.row_ids.push(row_id);
+        self.expires_at.push(expires_at);
+        self.inverse_norms.push(T::ZERO);
+        self.fill(self.len() - 1, vector);
+    }
+
+    /// Puts another vector into a slot.
+    pub fn replace(&mut self, slot: usize, row_id: i64, expires_at: i64, vector: &[T]) {
+        self.row_ids[slot] = row_id;
+        self.expires_at[slot] = expires_at;
+        self.fill(slot, vector);
+    }
+
+    /// Removes the last vector.
+    pub fn pop(&mut self) {
+        self.row_ids.pop();
+        self.expires_at.pop();
+        self.inverse_norms.pop();
+    }
+
+    fn fill(&mut self, slot: usize, vector: &[T]) {
+        let elements: &mut [T] = bytemuck::cast_slice_mut(&mut self.lines);
+        elements[slot * self.stride..][..self.dim].copy_from_slice(vector);
+        let norm = vector.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
+        self.inverse_norms[slot] = if SAFE_NORMS.contains(&norm) {
+            T::from_f64(norm.recip())
+        } else if vector.iter().all(|x| x.to_f64() == 0.0) {
+            T::ZERO
+        } else {
+            T::NAN
+        };
+    }
+}
+
+/// Whole cache lines for long vectors, so that every row starts on one; powers of two for short
+/// ones, so that few elements are wasted.
+fn stride<T: Real>(dim: usize) -> usize {
+    if dim > T::PER_LINE / 2 { dim.next_multiple_of(T::PER_LINE) } else { dim.next_power_of_two() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_aligned_and_padded_with_zeros() {
+        for dim in [1, 2, 3, 5, 8, 9, 16, 17, 384, 385] {
+            let mut block = Block::<f32>::new(dim);
+            for row in 0..5u8 {
+                block.push(row.into(), i64::MAX, &vec![f32::from(row) + 1.0; dim]);
+            }
+            block.pop();
+            block.replace(1, 77, 5, &vec![9.0; dim]);
+            assert_eq!(block.rows().as_ptr().align_offset(64), 0);
+            assert_eq!(block.row_ids(), [0, 77, 2, 3]);
+            assert_eq!(block.vector(1), vec![9.0; dim]);
+            assert_eq!(block.vector(3), vec![4.0; dim]);
+            let padding = block.rows().chunks(block.stride()).flat_map(|row| &row[dim..]);
+            assert!(padding.into_iter().all(|x| *x == 0.0));
+        }
+    }
+
+    #[test]
+    fn norms_that_are_not_safe_are_marked() {
+        let mut block = Block::<f32>::new(2);
+        for (row, vector) in [[3.0, 4.0], [0.0, -0.0], [1e30, 0.0], [f32::NAN, 0.0]].iter().enumerate() {
+            block.push(row as i64, i64::MAX, vector);
+        }
+        let norms = block.inverse_norms();
+        assert_eq!(norms[..2], [0.2, 0.0]);
+        assert!(norms[2].is_nan() && norms[3].is_nan());
+    }
+}

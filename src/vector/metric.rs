@@ -1,0 +1,133 @@
+//! Metrics, their names, and their definition in double precision.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How far apart two vectors are; lower is nearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// `1 - cos(a, b)`, from 0 to 2. A vector of zeros has no direction; its distance is 1.
+    Cosine,
+    /// The Euclidean distance, not squared.
+    L2,
+    /// `-dot(a, b)`.
+    InnerProduct,
+}
+
+impl Metric {
+    /// The metric of that name, as Feast, Milvus, pgvector, Qdrant, Elasticsearch or Faiss write
+    /// it; case, spaces, hyphens and underscores do not matter.
+    pub fn parse(name: &str) -> Result<Self> {
+        let plain: String = name
+            .chars()
+            .filter(|c| !matches!(c, ' ' | '-' | '_'))
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
+        match plain.as_str() {
+            "cosine" | "cos" | "cosinedistance" | "cosinesimilarity" => Ok(Self::Cosine),
+            "l2" | "euclidean" | "euclid" | "euclideandistance" | "l2norm" | "l2distance" => {
+                Ok(Self::L2)
+            }
+            "innerproduct" | "ip" | "dot" | "dotproduct" | "maxinnerproduct" => {
+                Ok(Self::InnerProduct)
+            }
+            _ => Err(Error::new(
+                ErrorKind::UnknownMetric,
+                format!("unknown metric '{name}'; use 'cosine', 'L2' or 'inner_product'"),
+            )),
+        }
+    }
+
+    /// The name that [`Metric::parse`] and Feast's own score conversion read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::L2 => "L2",
+            Self::InnerProduct => "inner_product",
+        }
+    }
+}
+
+/// The distance of two vectors of equal length in double precision. Not finite only where the
+/// vectors are not, or where the distance itself exceeds `f64`.
+pub fn distance(metric: Metric, a: impl Iterator<Item = f64>, b: impl Iterator<Item = f64>) -> f64 {
+    let pairs = a.zip(b);
+    match metric {
+        Metric::InnerProduct => -pairs.fold(0.0, |sum, (x, y)| sum + x * y),
+        Metric::L2 => {
+            // hypot-like scaling would cost a second pass; f32 elements cannot overflow here.
+            pairs.fold(0.0, |sum: f64, (x, y)| sum + (x - y) * (x - y)).sqrt()
+        }
+        Metric::Cosine => cosine(pairs.collect()),
+    }
+}
+
+fn cosine(mut pairs: Vec<(f64, f64)>) -> f64 {
+    let scale = |largest: f64| {
+        // A power of two, so that scaling is exact.
+        if largest > 0.0 && largest.is_finite() { (-largest.log2().floor()).exp2() } else { 1.0 }
+    };
+    let largest = |pick: fn(&(f64, f64)) -> f64| {
+        pairs.iter().map(|pair| pick(pair).abs()).fold(0.0, f64::max)
+    };
+    let (a_scale, b_scale) = (scale(largest(|pair| pair.0)), scale(largest(|pair| pair.1)));
+    for (x, y) in &mut pairs {
+        *x *= a_scale;
+        *y *= b_scale;
+    }
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (x, y) in pairs {
+        dot += x * y;
+        aa += x * x;
+        bb += y * y;
+    }
+    if aa == 0.0 || bb == 0.0 {
+        return 1.0;
+    }
+    let cos = dot / (aa.sqrt() * bb.sqrt());
+    // Rounding may lead just past the ends; not-a-number stays what it is.
+    1.0 - cos.clamp(-1.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
+        distance(metric, a.iter().copied(), b.iter().copied())
+    }
+
+    #[test]
+    fn distances_are_feasts() {
+        let (a, b) = ([1.0, 0.0], [0.0, 2.0]);
+        assert!((of(Metric::L2, &a, &b) - 5f64.sqrt()).abs() < 1e-15);
+        assert_eq!(of(Metric::Cosine, &a, &b), 1.0);
+        assert_eq!(of(Metric::Cosine, &b, &b), 0.0);
+        assert_eq!(of(Metric::InnerProduct, &[1.0, 2.0], &[3.0, 4.0]), -11.0);
+        assert_eq!(of(Metric::Cosine, &a, &[0.0, 0.0]), 1.0);
+    }
+
+    #[test]
+    fn cosine_neither_overflows_nor_underflows() {
+        for size in [1e-300, 1e-160, 1.0, 1e200, 1e308] {
+            let d = of(Metric::Cosine, &[size, 0.0], &[size, size]);
+            assert!((d - (1.0 - 0.5f64.sqrt())).abs() < 1e-12, "{size}: {d}");
+        }
+        assert!(of(Metric::Cosine, &[f64::NAN, 1.0], &[1.0, 1.0]).is_nan());
+    }
+
+    #[test]
+    fn names_are_read_as_the_ecosystem_writes_them() {
+        for name in ["cosine", "COSINE", "Cosine_Distance"] {
+            assert_eq!(Metric::parse(name), Ok(Metric::Cosine));
+        }
+        for name in ["l2", "L2", "euclidean", "l2_norm"] {
+            assert_eq!(Metric::parse(name), Ok(Metric::L2));
+        }
+        for name in ["IP", "inner_product", "dot", "dot-product", "Inner Product"] {
+            assert_eq!(Metric::parse(name), Ok(Metric::InnerProduct));
+        }
+        let error = Metric::parse("manhattan").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownMetric);
+        assert!(error.message().contains("'manhattan'") && error.message().contains("cosine"));
+    }
+}
