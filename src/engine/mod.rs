@@ -61,7 +61,8 @@ impl Engine {
         })
     }
 
-    /// Drops every table of the project.
+    /// Drops every table of the project and shrinks the file. It stays, because other processes
+    /// may have it open, and what they write to a deleted file would be lost.
     pub fn drop_project(&self, project: &str) -> Result<()> {
         let _entered = self.gate.enter()?;
         self.store.write(|txn| {
@@ -69,7 +70,8 @@ impl Engine {
                 txn.drop_view(&id)?;
             }
             Ok(())
-        })
+        })?;
+        self.store.compact()
     }
 
     /// Reads features by entity key.

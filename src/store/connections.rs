@@ -104,6 +104,23 @@ impl Store {
     }
 
     fn try_write<T>(&self, work: impl FnOnce(&WriteTxn<'_>) -> Result<T>) -> Result<T> {
+        self.with_writer(|connection| {
+            run_in_transaction(connection, "BEGIN IMMEDIATE", || {
+                work(&WriteTxn { snapshot: Snapshot { store: self, connection } })
+            })
+        })
+    }
+
+    /// Gives the disk back what dropped tables took.
+    pub fn compact(&self) -> Result<()> {
+        self.with_writer(|connection| {
+            Ok(connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?)
+        })
+        .map_err(|error| self.with_path(error))
+    }
+
+    /// Runs `work` on the writing connection while no other process writes.
+    fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + self.options.busy_timeout;
         let mut writer = self.writer.try_lock_until(deadline).ok_or_else(lock::busy)?;
         if writer.as_ref().is_some_and(|writer| !writer.connection.is_current(&self.options.path)) {
@@ -121,9 +138,7 @@ impl Store {
         // SQLite's own lock is free now unless a foreign program writes.
         let patience = deadline.saturating_duration_since(Instant::now());
         connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
-        run_in_transaction(connection, "BEGIN IMMEDIATE", || {
-            work(&WriteTxn { snapshot: Snapshot { store: self, connection } })
-        })
+        work(connection)
     }
 
     /// Closes every connection; the next call opens them anew.

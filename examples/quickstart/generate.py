@@ -1,0 +1,30 @@
+"""Writes data/items.parquet: a thousand items with random features and embeddings."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ITEMS = 1_000
+DIMENSIONS = 32
+
+random = np.random.default_rng(7)
+now = datetime.now(tz=timezone.utc).replace(microsecond=0)
+table = pa.table(
+    {
+        "id": pa.array(range(ITEMS), pa.int64()),
+        "name": [f"item-{number:04d}" for number in range(ITEMS)],
+        "data": random.uniform(0, 100, ITEMS).round(3),
+        "number": random.integers(0, 1_000, ITEMS),
+        "embedding": pa.array(
+            list(random.normal(size=(ITEMS, DIMENSIONS)).astype(np.float32)),
+            pa.list_(pa.float32()),
+        ),
+        "event_timestamp": pa.array([now] * ITEMS, pa.timestamp("us", "UTC")),
+    }
+)
+Path("data").mkdir(exist_ok=True)
+pq.write_table(table, "data/items.parquet")
+print(f"wrote data/items.parquet: {table.num_rows} rows, {table.num_columns} columns")

@@ -1,0 +1,62 @@
+"""The online store that Feast never had: typed rows in SQLite, vectors searched by SIMD.
+
+Set ``type: vector`` in the ``online_store`` section of ``feature_store.yaml``; there is nothing to
+import. The full class path ``feast_vector.online_store.VectorOnlineStore`` works as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from feast_vector import _core
+from feast_vector.errors import (
+    BusyError,
+    FeastVectorError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from feast_vector.online_store import VectorOnlineStore, VectorOnlineStoreConfig
+
+__version__ = _core.__version__
+
+__all__ = [
+    "BusyError",
+    "FeastVectorError",
+    "FormatError",
+    "InvalidInputError",
+    "NotFoundError",
+    "StorageError",
+    "VectorOnlineStore",
+    "VectorOnlineStoreConfig",
+    "__version__",
+]
+
+if _core.DEBUG_BUILD:
+    warnings.warn(
+        "feast_vector was built without optimisation and is many times slower than a release: "
+        "measure nothing with it. Build with `maturin develop --release`.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+if (_repo_config := sys.modules.get("feast.repo_config")) is not None:
+    # Feast was imported where the .pth file did not run, such as under `python -S`.
+    _types = getattr(_repo_config, "ONLINE_STORE_CLASS_FOR_TYPE", None)
+    if _types is not None:
+        _types.setdefault("vector", "feast_vector.online_store.VectorOnlineStore")
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import the store, and Feast with it, only when it is asked for."""
+    if name in ("VectorOnlineStore", "VectorOnlineStoreConfig"):
+        from feast_vector import online_store
+
+        return getattr(online_store, name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,162 @@
+"""Between Feast's protos and Arrow: the only module that touches ``feast.protos``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from itertools import chain
+from typing import TypeAlias
+
+import pyarrow as pa
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+
+from feast_vector.errors import InvalidInputError
+
+FeatureRow: TypeAlias = tuple[
+    EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"
+]
+"""A row as Feast writes it: key, features, event time, created time."""
+
+ReadRow: TypeAlias = "tuple[datetime | None, dict[str, ValueProto] | None]"
+"""A row as Feast reads it; two ``None`` where there is no such entity."""
+
+Document: TypeAlias = (
+    "tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto] | None]"
+)
+"""A row as a search returns it."""
+
+FoundRow: TypeAlias = (
+    "tuple[datetime | None, EntityKeyProto, float, dict[str, ValueProto]]"
+)
+"""A row that a search found: time, key, distance, features."""
+
+_ROWS_PER_BATCH = 8192
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_TIMESTAMP = pa.timestamp("us", "UTC")
+
+
+class WriteStream:
+    """Rows on their way to the engine, as an Arrow stream that is made piece by piece.
+
+    Attributes:
+        error: What went wrong while making it, which Arrow's C interface would flatten to a
+            string.
+    """
+
+    def __init__(self, rows: Sequence[FeatureRow]) -> None:
+        """Prepare the stream; the first piece is made at once."""
+        self.error: Exception | None = None
+        self._rows = rows
+        self._features = list(dict.fromkeys(chain.from_iterable(row[1] for row in rows)))
+        self._schema = pa.schema(
+            [
+                pa.field("entity_key", pa.binary()),
+                pa.field("event_timestamp", _TIMESTAMP),
+                pa.field("created_timestamp", _TIMESTAMP),
+                *(pa.field(name, pa.binary()) for name in self._features),
+            ]
+        )
+        self._first = self._batch(0)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Export the stream."""
+        reader = pa.RecordBatchReader.from_batches(self._schema, self._batches())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        yield self._first
+        for start in range(_ROWS_PER_BATCH, len(self._rows), _ROWS_PER_BATCH):
+            try:
+                yield self._batch(start)
+            except Exception as error:
+                self.error = error
+                raise
+
+    def _batch(self, start: int) -> pa.RecordBatch:
+        rows = self._rows[start : start + _ROWS_PER_BATCH]
+        try:
+            columns = [
+                pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
+                pa.array([_utc(row[2]) for row in rows], _TIMESTAMP),
+                pa.array([None if row[3] is None else _utc(row[3]) for row in rows], _TIMESTAMP),
+            ]
+        except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
+            message = f"a row's entity key or timestamps cannot be written: {cause}"
+            raise InvalidInputError(message, "invalid_key") from cause
+        for name in self._features:
+            values = [row[1].get(name) for row in rows]
+            try:
+                serialized = [None if v is None else v.SerializeToString() for v in values]
+                columns.append(pa.array(serialized, pa.binary()))
+            except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
+                message = f"feature '{name}': a value cannot be serialized: {cause}"
+                raise InvalidInputError(message, "invalid_value") from cause
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+
+def _utc(time: datetime) -> int:
+    """Microseconds since 1970 of a time that is UTC where it is naive."""
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=timezone.utc)
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def _times(column: pa.Array) -> list[datetime | None]:
+    return [
+        None if micros is None else _EPOCH + timedelta(microseconds=micros)
+        for micros in column.view(pa.int64()).to_pylist()
+    ]
+
+
+def serialize_keys(keys: Sequence[EntityKeyProto]) -> list[bytes]:
+    """Entity keys as the engine takes them."""
+    return [key.SerializeToString() for key in keys]
+
+
+def read_rows(batch: pa.RecordBatch) -> list[ReadRow]:
+    """The rows of ``Engine.read``, as Feast wants them."""
+    times = _times(batch.column(0))
+    features = _feature_dicts(batch, leading=1)
+    return [
+        (None, None) if time is None else (time, row)
+        for time, row in zip(times, features, strict=True)
+    ]
+
+
+def found_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> list[FoundRow]:
+    """The rows of ``Engine.search``, best first, with the named join keys among the features."""
+    keys = [EntityKeyProto.FromString(key) for key in batch.column(0).to_pylist()]
+    times = _times(batch.column(1))
+    distances = batch.column(2).to_pylist()
+    rows = _feature_dicts(batch, leading=3)
+    for name in join_keys:
+        for key, row in zip(keys, rows, strict=True):
+            row.update(
+                (name, value)
+                for joined, value in zip(key.join_keys, key.entity_values, strict=True)
+                if joined == name
+            )
+    return list(zip(times, keys, distances, rows, strict=True))
+
+
+def _feature_dicts(batch: pa.RecordBatch, leading: int) -> list[dict[str, ValueProto]]:
+    parse = ValueProto.FromString
+    rows: list[dict[str, ValueProto]] = [{} for _ in range(batch.num_rows)]
+    for name, column in zip(
+        batch.schema.names[leading:], batch.columns[leading:], strict=True
+    ):
+        for row, value in zip(rows, column.to_pylist(), strict=True):
+            if value is not None:
+                row[name] = parse(value)
+    return rows
+
+
+def distance_value(distance: float) -> ValueProto:
+    """A distance as Feast's answers carry it."""
+    return ValueProto(float_val=distance)
+
+
+def null_value() -> ValueProto:
+    """The value of a feature that is not there."""
+    return ValueProto()
