@@ -1,4 +1,4 @@
-"""Writes data/items.parquet: a thousand items with random features and embeddings."""
+"""Writes feature_repo/data/items.parquet: a thousand items with random features and embeddings."""
 
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +25,6 @@ table = pa.table(
         "event_timestamp": pa.array([now] * ITEMS, pa.timestamp("us", "UTC")),
     }
 )
-Path("data").mkdir(exist_ok=True)
-pq.write_table(table, "data/items.parquet")
-print(f"wrote data/items.parquet: {table.num_rows} rows, {table.num_columns} columns")
+Path("feature_repo/data").mkdir(exist_ok=True)
+pq.write_table(table, "feature_repo/data/items.parquet")
+print(f"wrote feature_repo/data/items.parquet: {table.num_rows} rows, {table.num_columns} columns")

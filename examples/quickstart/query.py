@@ -2,7 +2,7 @@
 
 from feast import FeatureStore
 
-store = FeatureStore(".")
+store = FeatureStore("feature_repo")
 
 print(">>> get_online_features, ids 7 and 42")
 answer = store.get_online_features(

@@ -1,6 +1,6 @@
 """Makes ``type: vector`` known to Feast, whichever way Feast is imported.
 
-``feast_vector.pth`` imports this at interpreter start. Feast validates ``feature_store.yaml``
+``feast_vector_register.pth`` imports this at interpreter start. Feast validates ``feature_store.yaml``
 before it imports anything of the user's and has no entry points, so its table of store types has to
 be amended the moment it exists. Until then all this does is wait for that one import.
 """

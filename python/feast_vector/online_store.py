@@ -19,7 +19,6 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.infra_object import InfraObject
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
-from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 _INLINE_KEYS = 64
 
 
-class VectorOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
+class VectorOnlineStoreConfig(FeastConfigBaseModel):
     """The ``online_store`` section of ``feature_store.yaml``. Unknown keys are refused."""
 
     type: Literal[

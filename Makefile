@@ -1,0 +1,58 @@
+# One verb per job; CI calls the same ones. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup build demo test test-rust test-python lint format bench clean
+
+help:
+	@echo "setup   make $(VENV) with all that development needs, and build the extension into it"
+	@echo "demo    the main job: apply, materialize, read, search, SQL"
+	@echo "test    every test, Rust and Python"
+	@echo "lint    formatting, clippy, ruff, mypy, stubs"
+	@echo "format  format the code"
+	@echo "bench   benchmarks"
+	@echo "clean   remove what these made"
+
+$(BIN)/maturin: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+setup: build
+
+build: $(BIN)/maturin
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+
+demo: build
+	$(BIN)/python examples/quickstart/demo.py demo
+
+test: test-rust test-python
+
+test-rust:
+	cargo test --no-default-features
+
+test-python: build
+	$(BIN)/python -m pytest
+
+lint: build
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest feast_vector._core
+
+format:
+	cargo fmt
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: build
+	cargo bench --no-default-features
+
+clean:
+	rm -rf target $(VENV) demo

@@ -1,0 +1,132 @@
+"""What the tests share: feature repos in temporary folders, keys, values and views."""
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+from feast import Entity, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.infra.online_stores.helpers import get_online_store_from_config
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import FloatList, Value
+from feast.types import Array, Float32, Int64, String
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+def at(minutes):
+    """An event time, in minutes from noon."""
+    return NOON + timedelta(minutes=minutes)
+
+
+def key(**parts):
+    """An entity key; numbers are int64."""
+    values = [
+        part
+        if isinstance(part, Value)
+        else Value(string_val=part)
+        if isinstance(part, str)
+        else Value(int64_val=part)
+        for part in parts.values()
+    ]
+    return EntityKey(join_keys=list(parts), entity_values=values)
+
+
+def vector(*numbers):
+    """A float32 vector."""
+    return Value(float_list_val=FloatList(val=numbers))
+
+
+def integer(number):
+    """An int64."""
+    return Value(int64_val=number)
+
+
+def text(string):
+    """A string."""
+    return Value(string_val=string)
+
+
+def make_view(name="items", fields=None, entity=True, join_key="id", key_type=ValueType.INT64):
+    """A feature view as `feast apply` would have inferred it."""
+    item = Entity(name="item", join_keys=[join_key], value_type=key_type)
+    fields = [
+        Field(name=field, dtype=dtype) if not isinstance(field, Field) else field
+        for field, dtype in (fields or {"name": String, "number": Int64}).items()
+    ]
+    view = FeatureView(
+        name=name,
+        entities=[item] if entity else [],
+        schema=fields,
+        source=FileSource(path="nowhere.parquet", timestamp_field="event_timestamp"),
+    )
+    if entity:
+        dtype = String if key_type == ValueType.STRING else Int64
+        view.entity_columns = [Field(name=join_key, dtype=dtype)]
+    view.features = fields
+    return view
+
+
+def vector_view(name="items", length=2, metric=None, dtype=None):
+    """A view with a title and a vector field."""
+    view = make_view(name, {"title": String})
+    view.features.append(
+        Field(
+            name="embedding",
+            dtype=dtype or Array(Float32),
+            vector_index=True,
+            vector_length=length,
+            vector_search_metric=metric,
+        )
+    )
+    return view
+
+
+class Harness(SimpleNamespace):
+    """A store with its configuration: `store`, `config`, and the calls that tests make most."""
+
+    def write(self, view, *rows, progress=None):
+        """Write rows of (key, values, time[, created])."""
+        data = [(*row, None)[:4] for row in rows]
+        self.store.online_write_batch(self.config, view, data, progress)
+
+    def read(self, view, *keys, features=None):
+        """Read rows by key."""
+        return self.store.online_read(self.config, view, list(keys), features)
+
+    def update(self, keep=(), delete=()):
+        """Do what `feast apply` does to the store."""
+        self.store.update(self.config, list(delete), list(keep), [], [], partial=False)
+
+    def search(self, view, query, top_k=10, features=("title",), metric="L2"):
+        """Search by vector: (id, title, distance) of each row, best first."""
+        found = self.store.retrieve_online_documents_v2(
+            self.config, view, list(features), query, top_k, metric
+        )
+        return [
+            (
+                entity_key.entity_values[0].int64_val,
+                values["title"].string_val,
+                round(values["distance"].float_val, 5),
+            )
+            for _, entity_key, values in found
+        ]
+
+
+def make_harness(folder, project="shop", kind="vector", **online):
+    """A store over a database in the folder."""
+    folder.mkdir(exist_ok=True)
+    config = RepoConfig(
+        project=project,
+        provider="local",
+        registry=str(folder / "registry.db"),
+        online_store={"type": kind, "path": str(folder / f"{kind}.db"), **online},
+        entity_key_serialization_version=3,
+        repo_path=folder,
+    )
+    return Harness(store=get_online_store_from_config(config.online_store), config=config)
+
+
+@pytest.fixture
+def harness(tmp_path):
+    """A store over a fresh database."""
+    return make_harness(tmp_path)
