@@ -1,6 +1,9 @@
 """What the tests share: feature repos in temporary folders, keys, values and views."""
 
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -124,6 +127,16 @@ def make_harness(folder, project="shop", kind="vector", **online):
         repo_path=folder,
     )
     return Harness(store=get_online_store_from_config(config.online_store), config=config)
+
+
+def in_another_process(folder, code, **options):
+    """Start Python code that has this module's names, and a harness over the folder."""
+    script = (
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom conftest import *\n"
+        f"harness = make_harness(Path({str(folder)!r}), **{options!r})\n{code}"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture

@@ -1,0 +1,224 @@
+"""Every kind of Feast value comes back the same proto, whatever column it lands in."""
+
+import math
+import struct
+
+import pytest
+from conftest import at, integer, key, make_view
+from feast.protos.feast.types import Value_pb2
+from feast.protos.feast.types.Value_pb2 import Map, MapKey, RepeatedValue, ScalarMap, Value
+from feast.types import (
+    Array,
+    Bool,
+    Bytes,
+    Decimal,
+    Float32,
+    Float64,
+    ImageBytes,
+    Int32,
+    Int64,
+    Json,
+    Map as MapType,
+    PdfBytes,
+    ScalarMap as ScalarMapType,
+    Set,
+    String,
+    Struct,
+    TimeUuid,
+    UnixTimestamp,
+    Uuid,
+    ZonedTimestamp,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+INT32 = st.integers(-(2**31), 2**31 - 1)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+FLOAT = st.floats(width=32)
+DOUBLE = st.floats()
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+SCALARS = {
+    "bytes_val": st.binary(max_size=20),
+    "string_val": TEXT,
+    "int32_val": INT32,
+    "int64_val": INT64,
+    "double_val": DOUBLE,
+    "float_val": FLOAT,
+    "bool_val": st.booleans(),
+    "unix_timestamp_val": INT64,
+    "json_val": TEXT,
+    "uuid_val": TEXT,
+    "time_uuid_val": TEXT,
+    "decimal_val": TEXT,
+}
+ELEMENTS = {name.removesuffix("_val"): strategy for name, strategy in SCALARS.items()}
+
+
+def sequences():
+    """The name and element strategy of every list and set member of the oneof."""
+    for field in Value.DESCRIPTOR.fields:
+        base, _, kind = field.name.removesuffix("_val").rpartition("_")
+        if kind in ("list", "set") and base in ELEMENTS:
+            yield field.name, field.message_type.name, ELEMENTS[base]
+
+
+SEQUENCES = {
+    name: st.lists(element, max_size=5).map(lambda items, message=message: getattr(Value_pb2, message)(val=items))
+    for name, message, element in sequences()
+}
+
+
+def member(name, strategy):
+    return strategy.map(lambda content: Value(**{name: content}))
+
+
+FLAT = st.one_of(
+    st.just(Value()),
+    st.just(Value(null_val=0)),
+    *(member(name, strategy) for name, strategy in (SCALARS | SEQUENCES).items()),
+)
+MAPS = st.dictionaries(TEXT, FLAT, max_size=3).map(lambda entries: Map(val=entries))
+MAP_KEYS = st.one_of(
+    INT32.map(lambda k: MapKey(int32_key=k)),
+    DOUBLE.map(lambda k: MapKey(double_key=k)),
+    st.binary(max_size=5).map(lambda k: MapKey(bytes_key=k)),
+    TEXT.map(lambda k: MapKey(uuid_key=k)),
+)
+NESTED = {
+    "map_val": MAPS,
+    "struct_val": MAPS,
+    "map_list_val": st.lists(MAPS, max_size=2).map(lambda maps: Value_pb2.MapList(val=maps)),
+    "struct_list_val": st.lists(MAPS, max_size=2).map(lambda maps: Value_pb2.MapList(val=maps)),
+    "list_val": st.lists(FLAT, max_size=3).map(lambda values: RepeatedValue(val=values)),
+    "set_val": st.lists(FLAT, max_size=3).map(lambda values: RepeatedValue(val=values)),
+    "scalar_map_val": st.lists(st.tuples(MAP_KEYS, FLAT), max_size=3).map(
+        lambda pairs: ScalarMap(val=[Value_pb2.ScalarMapEntry(key=k, value=v) for k, v in pairs])
+    ),
+    "zoned_timestamp_val": st.builds(
+        Value_pb2.ZonedTimestamp, unix_timestamp=INT64, zone=st.sampled_from(["UTC", "Europe/Berlin", ""])
+    ),
+}
+VALUES = st.one_of(FLAT, *(member(name, strategy) for name, strategy in NESTED.items()))
+
+DECLARED = {
+    "f_bytes": Bytes,
+    "f_pdf": PdfBytes,
+    "f_image": ImageBytes,
+    "f_string": String,
+    "f_int32": Int32,
+    "f_int64": Int64,
+    "f_double": Float64,
+    "f_float": Float32,
+    "f_bool": Bool,
+    "f_time": UnixTimestamp,
+    "f_json": Json,
+    "f_uuid": Uuid,
+    "f_time_uuid": TimeUuid,
+    "f_decimal": Decimal,
+    "f_map": MapType,
+    "f_scalar_map": ScalarMapType,
+    "f_zoned": ZonedTimestamp,
+    "f_struct": Struct({"a": Int64}),
+    "f_list": Array(Array(Int64)),
+    "f_set": Set(Array(Int64)),
+    **{f"f_{base}_list".lower(): Array(base) for base in (Bytes, String, Int32, Int64, Float64, Float32, Bool, UnixTimestamp, Json, Uuid, TimeUuid, Decimal, MapType)},
+    **{f"f_{base}_set".lower(): Set(base) for base in (Bytes, String, Int32, Int64, Float64, Float32, Bool, UnixTimestamp, Uuid, TimeUuid, Decimal)},
+}
+
+
+def test_the_strategies_cover_the_whole_oneof():
+    covered = {"null_val", *SCALARS, *SEQUENCES, *NESTED}
+    assert covered == {field.name for field in Value.DESCRIPTOR.fields}
+    assert len(covered) == 44
+
+
+def same(a, b):
+    """Equal protos, to the bit: NaN equals itself, -0.0 is not 0.0."""
+    return a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_value_in_any_column(harness, data):
+    view = make_view("types", DECLARED)
+    names = data.draw(st.lists(st.sampled_from(sorted(DECLARED)), max_size=8, unique=True))
+    row = {name: data.draw(VALUES) for name in names}
+    harness.config.online_store.write_conflict = "last_write_wins"
+    number = data.draw(st.integers(0, 2**40))
+    harness.write(view, (key(id=number), row, at(0)))
+    ((_, back),) = harness.read(view, key(id=number), features=names)
+    assert {name: value.WhichOneof("val") for name, value in back.items()} == {
+        name: value.WhichOneof("val") for name, value in row.items()
+    }
+    for name, value in row.items():
+        assert same(back[name], value), name
+
+
+NUMBERS = [0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e308, 0.1]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_floats_come_back_bit_for_bit(harness, number):
+    view = make_view(fields={"d": Float64, "f": Float32, "l": Array(Float32), "s": Set(Float64)})
+    single = struct.unpack("f", struct.pack("f", min(max(number, -3e38), 3e38) if math.isfinite(number) else number))[0]
+    row = {
+        "d": Value(double_val=number),
+        "f": Value(float_val=single),
+        "l": Value(float_list_val=Value_pb2.FloatList(val=[single, 1.0])),
+        "s": Value(double_set_val=Value_pb2.DoubleSet(val=[number])),
+    }
+    harness.write(view, (key(id=1), row, at(0)))
+    back = harness.read(view, key(id=1))[0][1]
+    assert all(same(back[name], value) for name, value in row.items())
+
+
+def test_extremes(harness):
+    view = make_view(fields={"i": Int64, "t": String, "b": Bytes, "e": Array(Float32), "l": Array(String)})
+    row = {
+        "i": integer(-(2**63)),
+        "t": Value(string_val="a\0b\u2028é🙂"),
+        "b": Value(bytes_val=bytes(range(256)) * 5_000),
+        "e": Value(float_list_val=Value_pb2.FloatList(val=[0.25] * 3072)),
+        "l": Value(string_list_val=Value_pb2.StringList(val=[])),
+    }
+    harness.write(view, (key(id=2**63 - 1), row, at(0)))
+    assert harness.read(view, key(id=2**63 - 1)) == [(at(0), row)]
+
+
+def test_a_kind_that_a_later_feast_adds_is_kept(harness):
+    class FutureValue:
+        """A member 127 of the oneof, as it would serialize."""
+
+        def SerializeToString(self):
+            return b"\xfa\x07\x03new"
+
+    view = make_view()
+    harness.write(view, (key(id=1), {"name": FutureValue(), "other": FutureValue()}, at(0)))
+    back = harness.read(view, key(id=1))[0][1]
+    assert back["name"].SerializeToString() == b"\xfa\x07\x03new"
+    assert back["other"].SerializeToString() == b"\xfa\x07\x03new"
+
+
+@pytest.mark.parametrize(("old", "new"), [(Int64, String), (String, Array(Float32)), (Array(Float32), Array(Float64)), (Float64, Int32), (Json, MapType)])
+def test_a_retyped_feature_keeps_its_values(harness, old, new):
+    view = make_view(fields={"f": old, "other": Int64})
+    values = [
+        integer(5),
+        Value(string_val="text"),
+        Value(double_val=-0.0),
+        Value(float_list_val=Value_pb2.FloatList(val=[1, math.nan])),
+        Value(),
+        Value(null_val=0),
+    ]
+    harness.write(view, *((key(id=i), {"f": v, "other": integer(i)}, at(0)) for i, v in enumerate(values)))
+    edited = make_view(fields={"f": new, "other": Int64})
+    harness.update([edited])
+    rows = harness.read(edited, *(key(id=i) for i in range(len(values))))
+    for i, (value, (_, row)) in enumerate(zip(values, rows, strict=True)):
+        assert same(row["f"], value)
+        assert row["other"] == integer(i)
+
+
