@@ -20,6 +20,7 @@ from feast.infra.infra_object import InfraObject
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.labeling.label_view import LabelView
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictBool, StrictStr, field_validator
@@ -121,7 +122,7 @@ class VectorOnlineStore(OnlineStore):
             self._engine(config).write(
                 _view(config, table),
                 stream,
-                newest_event_wins=config.online_store.write_conflict == "newest_event_wins",
+                newest_event_wins=_newest_event_wins(config, table),
                 ttl_seconds=config.online_store.key_ttl_seconds,
             )
         except Exception:
@@ -315,6 +316,12 @@ class VectorOnlineStore(OnlineStore):
         if engine is None:
             engine = self._engines.setdefault(key, open_engine(path, online))
         return engine
+
+
+def _newest_event_wins(config: RepoConfig, table: FeatureView) -> bool:
+    # Of label views Feast promises that the online store keeps the last write.
+    by_config = config.online_store.write_conflict == "newest_event_wins"
+    return by_config and not isinstance(table, LabelView)
 
 
 def _path(config: RepoConfig) -> str:
