@@ -80,7 +80,12 @@ impl Engine {
     /// order: `event_timestamp` (UTC microseconds, null where there is no such row), then a binary
     /// column for each feature: the serialized `Value`, empty for a null, null for an absent
     /// feature. `features` of `None` means every feature that the table has.
-    pub fn read(&self, view: &ViewId, keys: &[&[u8]], features: Option<&[String]>) -> Result<RecordBatch> {
+    pub fn read(
+        &self,
+        view: &ViewId,
+        keys: &[&[u8]],
+        features: Option<&[String]>,
+    ) -> Result<RecordBatch> {
         let _entered = self.gate.enter()?;
         self.store.read(|snapshot| {
             let table = snapshot.table(view)?;

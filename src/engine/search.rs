@@ -137,9 +137,8 @@ fn answer(hits: Vec<Hit>, features: &[&str], rows: crate::store::Rows) -> Result
 }
 
 fn check_query(request: &SearchRequest<'_>) -> Result<()> {
-    let invalid = |message: String| {
-        Err(Error::new(ErrorKind::InvalidQuery, message).at(place(request)))
-    };
+    let invalid =
+        |message: String| Err(Error::new(ErrorKind::InvalidQuery, message).at(place(request)));
     if request.top_k == 0 {
         let error = Error::new(ErrorKind::InvalidArgument, "top_k has to be at least 1");
         return Err(error.at(place(request)));
@@ -249,10 +248,8 @@ fn follow(
     (cache.table_id, cache.generation, cache.seq) =
         (schema.table_id, schema.generation, table.last_seq);
     match (&cache.vectors, cache.other_length) {
-        (Some(vectors), Some(stored)) if vectors.is_empty() => {
-            Err(wrong_length(length, stored)
-                .at(format_args!("{}, feature '{}'", schema.view, column.feature)))
-        }
+        (Some(vectors), Some(stored)) if vectors.is_empty() => Err(wrong_length(length, stored)
+            .at(format_args!("{}, feature '{}'", schema.view, column.feature))),
         (Some(vectors), _) => Ok(vectors.freeze()),
         (None, _) => Ok(Vectors::new(column, length).freeze()),
     }

@@ -39,7 +39,13 @@ impl<T: Real> Resident<T> {
 
     /// Puts a row's vector in, in place of the one it had. `bytes` are little-endian elements; a
     /// vector of another length than the set's is refused with `false` and the row has none.
-    pub fn put(&mut self, row_id: i64, expires_at: Option<i64>, element: Element, bytes: &[u8]) -> bool {
+    pub fn put(
+        &mut self,
+        row_id: i64,
+        expires_at: Option<i64>,
+        element: Element,
+        bytes: &[u8],
+    ) -> bool {
         if bytes.len() != self.dim * element.width() {
             self.remove(row_id);
             return false;
@@ -66,8 +72,12 @@ impl<T: Real> Resident<T> {
 
     /// Takes a row's vector out, if it has one. The last vector takes its place.
     pub fn remove(&mut self, row_id: i64) {
-        let Some(slot) = self.slots.remove(&row_id) else { return };
-        let Some(last) = self.blocks.last_mut() else { return };
+        let Some(slot) = self.slots.remove(&row_id) else {
+            return;
+        };
+        let Some(last) = self.blocks.last_mut() else {
+            return;
+        };
         let end = last.len() - 1;
         let moved = (last.row_ids()[end], last.expires_at()[end], last.vector(end).to_vec());
         Arc::make_mut(last).pop();

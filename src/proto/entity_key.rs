@@ -109,7 +109,8 @@ pub fn decode_key(key: &[u8]) -> Result<DecodedKey> {
 }
 
 fn take_u32(rest: &mut &[u8]) -> Result<u32> {
-    let (head, tail) = rest.split_first_chunk().ok_or_else(|| invalid("an entity key is cut short"))?;
+    let (head, tail) =
+        rest.split_first_chunk().ok_or_else(|| invalid("an entity key is cut short"))?;
     *rest = tail;
     Ok(u32::from_le_bytes(*head))
 }
@@ -136,7 +137,9 @@ fn value(kind: u32, bytes: &[u8]) -> Result<Val> {
         3 => Val::Int32(bytes.try_into().map(i32::from_le_bytes).map_err(width)?),
         4 => Val::Int64(as_i64()?),
         8 => Val::UnixTimestamp(as_i64()?),
-        _ => return Err(invalid(format!("an entity key's value has the type code {kind}"))),
+        _ => {
+            return Err(invalid(format!("an entity key's value has the type code {kind}")));
+        }
     })
 }
 
@@ -164,11 +167,9 @@ mod tests {
 
     #[test]
     fn composite_keys_are_sorted_and_come_back() {
-        let key = encode_key(&message(&[
-            ("user", Val::Int64(-5)),
-            ("item", Val::String("é\0".into())),
-        ]))
-        .unwrap();
+        let key =
+            encode_key(&message(&[("user", Val::Int64(-5)), ("item", Val::String("é\0".into()))]))
+                .unwrap();
         assert_eq!(key[..4], 2u32.to_le_bytes());
         let decoded = decode_key(&key).unwrap();
         let parts =

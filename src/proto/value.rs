@@ -212,7 +212,10 @@ mod tests {
             let candidates = [(2, vec![0]), (0, vec![0]), (1, vec![0; 8]), (5, vec![0; 4])];
             let found = candidates.into_iter().find_map(|(wire_type, payload)| {
                 let mut wire = Vec::new();
-                prost::encoding::encode_varint(u64::from(kind.number() << 3 | wire_type), &mut wire);
+                prost::encoding::encode_varint(
+                    u64::from(kind.number() << 3 | wire_type),
+                    &mut wire,
+                );
                 wire.extend(payload);
                 decode_value(&wire).ok().flatten()
             });

@@ -39,7 +39,8 @@ impl Engine {
             "normal" => Durability::Normal,
             "off" => Durability::Off,
             other => {
-                let message = format!("unknown durability '{other}'; use 'full', 'normal' or 'off'");
+                let message =
+                    format!("unknown durability '{other}'; use 'full', 'normal' or 'off'");
                 return Err(PyValueError::new_err(message));
             }
         };

@@ -32,7 +32,8 @@ impl From<Error> for PyErr {
 
 fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let module = MODULE.get_or_try_init(py, || py.import("feast_vector.errors").map(Bound::unbind))?;
+    let module =
+        MODULE.get_or_try_init(py, || py.import("feast_vector.errors").map(Bound::unbind))?;
     let class = module.bind(py).getattr(class_name(error.kind().class()))?;
     let class = class.cast_into::<PyType>().map_err(PyErr::from)?;
     Ok(PyErr::from_value(class.call1((error.message(), error.kind().code()))?))

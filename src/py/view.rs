@@ -28,7 +28,11 @@ impl View {
             .collect();
         let features = features
             .into_iter()
-            .map(|(name, feast_type, vector_length)| FeatureSpec { name, feast_type, vector_length })
+            .map(|(name, feast_type, vector_length)| FeatureSpec {
+                name,
+                feast_type,
+                vector_length,
+            })
             .collect();
         Self { spec: ViewSpec { id: ViewId { project, view: name, version }, join_keys, features } }
     }

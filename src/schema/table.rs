@@ -5,14 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::{FeatureSpec, Storage, ValueKind, ViewId, ViewSpec};
 
 /// Columns that every table has, besides join keys and features.
-pub const RESERVED_COLUMNS: [&str; 6] = [
-    "row_id",
-    "entity_key",
-    "event_timestamp",
-    "created_timestamp",
-    "expires_at",
-    "cell_states",
-];
+pub const RESERVED_COLUMNS: [&str; 6] =
+    ["row_id", "entity_key", "event_timestamp", "created_timestamp", "expires_at", "cell_states"];
 
 /// A feature's column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,9 +176,8 @@ impl TableSchema {
             .cloned()
             .collect();
         if !added.is_empty() {
-            let is_wide = |f: &FeatureSpec| {
-                ValueKind::from_feast_type(&f.feast_type).storage().is_wide()
-            };
+            let is_wide =
+                |f: &FeatureSpec| ValueKind::from_feast_type(&f.feast_type).storage().is_wide();
             let in_order = added.iter().all(is_wide)
                 || !self.columns.iter().any(|column| column.storage().is_wide());
             return if in_order { SchemaChange::Append(added) } else { SchemaChange::Rebuild };
@@ -285,7 +278,8 @@ mod tests {
 
     #[test]
     fn reserved_and_repeated_names_are_escaped() {
-        let table = table(&[("row_id", "INT64"), ("ID", "STRING"), ("name", "STRING"), ("Name", "STRING")]);
+        let table =
+            table(&[("row_id", "INT64"), ("ID", "STRING"), ("name", "STRING"), ("Name", "STRING")]);
         let names: Vec<_> = table.columns.iter().map(|c| c.sql_name.as_str()).collect();
         assert_eq!(names, ["row_id_2", "ID_2", "name", "Name_2"]);
     }

@@ -87,10 +87,14 @@ impl Snapshot<'_> {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .optional()?;
-        let Some((table_id, generation, last_seq, log_start)) = found else { return Ok(None) };
+        let Some((table_id, generation, last_seq, log_start)) = found else {
+            return Ok(None);
+        };
         let known = self.store.schemas.lock().get(view).cloned();
         let schema = match known {
-            Some(schema) if (schema.table_id, schema.generation) == (table_id, generation) => schema,
+            Some(schema) if (schema.table_id, schema.generation) == (table_id, generation) => {
+                schema
+            }
             _ => {
                 let schema = Arc::new(self.load(table_id)?);
                 self.store.schemas.lock().insert(view.clone(), Arc::clone(&schema));
@@ -117,8 +121,7 @@ impl Snapshot<'_> {
              FROM _feast_vector_tables WHERE table_id = ?1",
             [table_id],
             |row| {
-                let view =
-                    ViewId { project: row.get(2)?, view: row.get(3)?, version: row.get(4)? };
+                let view = ViewId { project: row.get(2)?, view: row.get(3)?, version: row.get(4)? };
                 Ok(TableSchema::new(table_id, row.get(0)?, row.get(1)?, view, row.get(5)?))
             },
         )?;

@@ -5,9 +5,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::states::CellState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{
-    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, StringSeq, Val, Value, wire,
-};
+use crate::proto::{BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, StringSeq, Val, Value, wire};
 use crate::schema::{Element, Storage, ValueKind};
 
 /// What goes into a column.
@@ -72,7 +70,9 @@ fn plain(value: Val) -> Option<Cell> {
         Val::FloatList(list) => packed(&list.val, |x| x.to_le_bytes()),
         Val::DoubleList(list) => packed(&list.val, |x| x.to_le_bytes()),
         Val::Int32List(list) => packed(&list.val, |x| x.to_le_bytes()),
-        Val::Int64List(list) | Val::UnixTimestampList(list) => packed(&list.val, |x| x.to_le_bytes()),
+        Val::Int64List(list) | Val::UnixTimestampList(list) => {
+            packed(&list.val, |x| x.to_le_bytes())
+        }
         Val::BoolList(list) => packed(&list.val, |x| [u8::from(x)]),
         Val::StringList(list)
         | Val::JsonList(list)
@@ -235,7 +235,10 @@ pub(super) fn decode(
 fn unreadable(kind: ValueKind) -> Error {
     Error::new(
         ErrorKind::Damaged,
-        format!("a cell of type {} does not hold such a value; was it edited by hand?", kind.name()),
+        format!(
+            "a cell of type {} does not hold such a value; was it edited by hand?",
+            kind.name()
+        ),
     )
 }
 

@@ -1,5 +1,5 @@
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use rusqlite::Connection;
 
 use super::*;
@@ -118,7 +118,8 @@ fn edge_values_survive_every_column() {
     assert_survives(Val::FloatList(FloatSeq { val: vec![] }));
     assert_survives(Val::StringList(StringSeq { val: vec![] }));
     assert_survives(Val::FloatList(FloatSeq { val: vec![0.5; 3072] }));
-    for raw in [Val::Map, Val::MapList, Val::Struct, Val::ValueList, Val::ScalarMap, Val::BytesSet] {
+    for raw in [Val::Map, Val::MapList, Val::Struct, Val::ValueList, Val::ScalarMap, Val::BytesSet]
+    {
         assert_survives(raw(vec![]));
         assert_survives(raw(vec![10, 2, 8, 1]));
     }

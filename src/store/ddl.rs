@@ -136,7 +136,8 @@ impl WriteTxn<'_> {
         let table = quote(&schema.sql_name);
         for column in features.iter().filter_map(|feature| schema.column(feature)) {
             let definition = column_definition(column);
-            self.connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {definition}"))?;
+            self.connection
+                .execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {definition}"))?;
         }
         self.save(schema)
     }
@@ -161,7 +162,8 @@ impl WriteTxn<'_> {
             .iter()
             .filter_map(|column| Some((old.columns.iter().find(|c| c.id == column.id)?, column)))
             .collect();
-        let fixed = "row_id, entity_key, event_timestamp, created_timestamp, expires_at, cell_states";
+        let fixed =
+            "row_id, entity_key, event_timestamp, created_timestamp, expires_at, cell_states";
         let mut columns = fixed.to_owned();
         for key in &new.join_keys {
             let _ = write!(columns, ", {}", quote(&key.sql_name));

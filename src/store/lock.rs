@@ -56,7 +56,9 @@ impl LockFile {
             match self.file.try_lock() {
                 Ok(()) => return Ok(LockGuard(self)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+                    std::thread::sleep(
+                        pause.min(deadline.saturating_duration_since(Instant::now())),
+                    );
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(TryLockError::WouldBlock) => return Err(busy()),

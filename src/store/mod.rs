@@ -21,6 +21,9 @@ mod states;
 mod vectors;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use catalog::TableState;
 pub use changes::Changes;
 pub use connections::{Snapshot, Store, WriteTxn};

@@ -89,7 +89,8 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
 }
 
 fn prepare_folder(path: &Path) -> Result<()> {
-    let cannot = |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::CannotOpen, what.to_string()));
+    let cannot =
+        |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::CannotOpen, what.to_string()));
     if path.as_os_str() == ":memory:" {
         return cannot(format_args!(
             "the store is shared by processes and cannot live in memory; set `path` to a file"
@@ -132,7 +133,8 @@ fn format_of(connection: &Connection) -> Result<Format> {
             _ => Err(newer(connection, version)),
         };
     }
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
     if application == 0 && version == 0 && tables == 0 {
         return Ok(Format::Empty);
     }

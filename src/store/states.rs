@@ -92,7 +92,10 @@ mod tests {
         states.set(5, CellState::Plain);
         let bytes = states.encode().unwrap();
         assert_eq!(CellStates::decode(Some(&bytes)).unwrap(), states);
-        assert_eq!((states.get(2), states.get(7), states.get(900)), (CellState::Null, CellState::Plain, CellState::Wire));
+        assert_eq!(
+            (states.get(2), states.get(7), states.get(900)),
+            (CellState::Null, CellState::Plain, CellState::Wire)
+        );
         assert!(CellStates::decode(Some(&[0x80])).is_err());
         assert!(CellStates::decode(Some(&[4])).is_err());
     }

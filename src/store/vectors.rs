@@ -73,7 +73,9 @@ fn visit(
     column: &Column,
     each: &mut dyn FnMut(StoredVector<'_>),
 ) -> Result<()> {
-    let ValueRef::Blob(bytes) = row.get_ref(3)? else { return Ok(()) };
+    let ValueRef::Blob(bytes) = row.get_ref(3)? else {
+        return Ok(());
+    };
     let states = CellStates::decode(row.get_ref(2)?.as_blob_or_null()?)?;
     let (row_id, expires_at) = (row.get(0)?, row.get(1)?);
     let mut visit = |element, bytes: &[u8]| {
@@ -83,10 +85,18 @@ fn visit(
         (CellState::Plain, Some(element)) => visit(element, bytes),
         // A vector of another kind than the column's is there as wire bytes.
         (CellState::Wire, _) => match proto::decode_value(bytes)? {
-            Some(Val::FloatList(list)) => visit(Element::F32, &packed(&list.val, |x| x.to_le_bytes())),
-            Some(Val::DoubleList(list)) => visit(Element::F64, &packed(&list.val, |x| x.to_le_bytes())),
-            Some(Val::Int32List(list)) => visit(Element::I32, &packed(&list.val, |x| x.to_le_bytes())),
-            Some(Val::Int64List(list)) => visit(Element::I64, &packed(&list.val, |x| x.to_le_bytes())),
+            Some(Val::FloatList(list)) => {
+                visit(Element::F32, &packed(&list.val, |x| x.to_le_bytes()))
+            }
+            Some(Val::DoubleList(list)) => {
+                visit(Element::F64, &packed(&list.val, |x| x.to_le_bytes()))
+            }
+            Some(Val::Int32List(list)) => {
+                visit(Element::I32, &packed(&list.val, |x| x.to_le_bytes()))
+            }
+            Some(Val::Int64List(list)) => {
+                visit(Element::I64, &packed(&list.val, |x| x.to_le_bytes()))
+            }
             _ => {}
         },
         _ => {}

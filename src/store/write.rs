@@ -109,7 +109,9 @@ impl<'a> WriteTxn<'a> {
 
     /// Deletes rows of the view that have expired.
     pub fn purge_expired(&self, spec: &ViewSpec, now: Micros) -> Result<()> {
-        let Some(state) = self.table(&spec.id)? else { return Ok(()) };
+        let Some(state) = self.table(&spec.id)? else {
+            return Ok(());
+        };
         let mut touched: Vec<i64> = self
             .connection
             .prepare_cached(&format!(
@@ -172,9 +174,8 @@ impl RowWriter<'_> {
     }
 
     fn cell(&mut self, feature: usize, message: &[u8]) -> Result<(usize, Cell, CellState)> {
-        let value = proto::decode_value(message).map_err(|error| {
-            error.at(format_args!("feature '{}'", self.features[feature]))
-        })?;
+        let value = proto::decode_value(message)
+            .map_err(|error| error.at(format_args!("feature '{}'", self.features[feature])))?;
         let position = match self.positions[feature] {
             Some(position) => position,
             None => self.add_undeclared(feature, value.as_ref())?,
@@ -189,7 +190,8 @@ impl RowWriter<'_> {
         let name = self.features[feature].clone();
         let kind = value.map_or(ValueKind::Null, Val::kind);
         let feature_type = kind.name().to_owned();
-        let spec = FeatureSpec { name: name.clone(), feast_type: feature_type, vector_length: None };
+        let spec =
+            FeatureSpec { name: name.clone(), feast_type: feature_type, vector_length: None };
         self.change_schema(|txn, schema| txn.add_undeclared(schema, &[spec]))?;
         let position = self.schema.columns.len() - 1;
         self.positions[feature] = Some(position);
@@ -221,7 +223,9 @@ impl RowWriter<'_> {
     }
 
     fn stored(&mut self, key: &[u8], row: &RowWrite<'_>) -> Result<Found> {
-        let Some(statements) = &mut self.statements else { return Ok(Found::Nothing) };
+        let Some(statements) = &mut self.statements else {
+            return Ok(Found::Nothing);
+        };
         let found = statements
             .find
             .query_row([key], |stored| {
@@ -263,7 +267,9 @@ impl RowWriter<'_> {
         for (position, _, state) in cells {
             stored.states.set(self.schema.columns[*position].id, *state);
         }
-        let Some(statements) = &mut self.statements else { return Ok(()) };
+        let Some(statements) = &mut self.statements else {
+            return Ok(());
+        };
         let update = &mut statements.update;
         update.raw_bind_parameter(1, row.event)?;
         update.raw_bind_parameter(2, row.created)?;
@@ -289,7 +295,9 @@ impl RowWriter<'_> {
         for (position, _, state) in cells {
             states.set(self.schema.columns[*position].id, *state);
         }
-        let Some(statements) = &mut self.statements else { return Ok(()) };
+        let Some(statements) = &mut self.statements else {
+            return Ok(());
+        };
         let insert = &mut statements.insert;
         insert.raw_bind_parameter(1, key)?;
         insert.raw_bind_parameter(2, row.event)?;
@@ -299,9 +307,8 @@ impl RowWriter<'_> {
         let mut at = 6;
         for join_key in &self.schema.join_keys {
             let part = decoded.parts.iter().find(|(name, _)| *name == join_key.name);
-            let cell = part.map_or(Cell::Null, |(_, val)| {
-                cell::encode(val.kind(), Some(val.clone()), &[]).0
-            });
+            let cell = part
+                .map_or(Cell::Null, |(_, val)| cell::encode(val.kind(), Some(val.clone()), &[]).0);
             insert.raw_bind_parameter(at, cell)?;
             at += 1;
         }
@@ -364,7 +371,9 @@ enum Found {
 }
 
 fn check_vector_length(column: &Column, value: Option<&Val>) -> Result<()> {
-    let Some(expected) = column.vector_length else { return Ok(()) };
+    let Some(expected) = column.vector_length else {
+        return Ok(());
+    };
     let length = match value {
         Some(Val::FloatList(list)) => list.val.len(),
         Some(Val::DoubleList(list)) => list.val.len(),

@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn norms_that_are_not_safe_are_marked() {
         let mut block = Block::<f32>::new(2);
-        for (row, vector) in [[3.0, 4.0], [0.0, -0.0], [1e30, 0.0], [f32::NAN, 0.0]].iter().enumerate() {
+        for (row, vector) in
+            [[3.0, 4.0], [0.0, -0.0], [1e30, 0.0], [f32::NAN, 0.0]].iter().enumerate()
+        {
             block.push(row as i64, i64::MAX, vector);
         }
         let norms = block.inverse_norms();

@@ -67,7 +67,8 @@ macro_rules! real {
             }
 
             fn kernels() -> &'static super::Kernels<Self> {
-                static KERNELS: std::sync::OnceLock<super::Kernels<$t>> = std::sync::OnceLock::new();
+                static KERNELS: std::sync::OnceLock<super::Kernels<$t>> =
+                    std::sync::OnceLock::new();
                 KERNELS.get_or_init(|| super::kernels(super::Isa::best()))
             }
         }

@@ -11,7 +11,7 @@ use super::{BLOCK_ROWS, Block, Candidate, Metric, Real, TopK, distance};
 const SLACK: usize = 16;
 
 /// Below this much data a second thread costs more than it saves.
-const BYTES_PER_THREAD: usize = 4 << 20;
+const BYTES_PER_THREAD: usize = 16 << 20;
 
 /// A query vector and what it asks.
 #[derive(Debug, Clone)]
@@ -67,7 +67,9 @@ impl<T: Real> Query<T> {
 /// A row whose distance is not a finite number, because its vector holds NaN or infinity, has no
 /// rank and is left out. Uses up to `threads` threads where there is enough to scan.
 pub fn scan<T: Real>(blocks: &[Arc<Block<T>>], query: &Query<T>, threads: usize) -> Vec<Hit> {
-    let Some(first) = blocks.first() else { return Vec::new() };
+    let Some(first) = blocks.first() else {
+        return Vec::new();
+    };
     let rows: usize = blocks.iter().map(|block| block.len()).sum();
     let keep = query.top_k.saturating_add(SLACK).min(rows);
     let prepared = query.prepared(first.stride());
@@ -180,7 +182,12 @@ mod tests {
         blocks
     }
 
-    fn brute_force<T: Real>(vectors: &[Vec<f64>], query: &[f64], metric: Metric, k: usize) -> Vec<Hit> {
+    fn brute_force<T: Real>(
+        vectors: &[Vec<f64>],
+        query: &[f64],
+        metric: Metric,
+        k: usize,
+    ) -> Vec<Hit> {
         let round = |v: &[f64]| v.iter().map(|x| T::from_f64(*x).to_f64()).collect::<Vec<_>>();
         let mut hits: Vec<Hit> = vectors
             .iter()
@@ -224,7 +231,7 @@ mod tests {
 
     #[test]
     fn several_threads_give_the_same_answer() {
-        let vectors: Vec<Vec<f64>> = (0..20_000u32)
+        let vectors: Vec<Vec<f64>> = (0..70_000u32)
             .map(|row| (0..128u32).map(|i| f64::from((row * 31 + i * 17) % 97) - 48.0).collect())
             .collect();
         agrees::<f32>(&vectors, &vectors[777].clone(), 10, 2);

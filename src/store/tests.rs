@@ -1,0 +1,134 @@
+use super::*;
+use crate::error::{ErrorKind, Result};
+use crate::proto::{DecodedKey, Val, Value};
+use crate::schema::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
+
+fn store(folder: &tempfile::TempDir) -> Store {
+    Store::new(StoreOptions::new(folder.path().join("online.db")))
+}
+
+fn spec() -> ViewSpec {
+    let feature = |name: &str, feast_type: &str| FeatureSpec {
+        name: name.to_owned(),
+        feast_type: feast_type.to_owned(),
+        vector_length: None,
+    };
+    ViewSpec {
+        id: ViewId::new("p", "v"),
+        join_keys: vec![JoinKeySpec { name: "id".into(), feast_type: "INT64".into() }],
+        features: vec![feature("name", "STRING"), feature("e", "FLOAT_LIST")],
+    }
+}
+
+fn write(store: &Store, ids: impl Iterator<Item = i64>, name: &str) -> Result<WriteCounts> {
+    store.write(|txn| {
+        let options =
+            WriteOptions { conflict: Conflict::NewestEventWins, now: 0, expires_at: None };
+        let mut writer = txn.writer(&spec(), vec!["name".into()], options)?;
+        let message = Value { val: Some(Val::String(name.to_owned())) };
+        let message = prost::Message::encode_to_vec(&message);
+        for id in ids {
+            let key = DecodedKey { parts: vec![("id".into(), Val::Int64(id))] }.to_message();
+            let values = [(0, message.as_slice())];
+            writer.write(&RowWrite {
+                entity_key: &key,
+                event: 0,
+                created: None,
+                values: &values,
+            })?;
+        }
+        writer.finish()
+    })
+}
+
+fn count(store: &Store) -> i64 {
+    store
+        .read(|snapshot| {
+            Ok(snapshot.connection.query_row("SELECT count(*) FROM p_v", [], |row| row.get(0))?)
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_batch_is_gone_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    write(&store, 0..10, "small").unwrap();
+    store
+        .write(|txn| {
+            let pages: i64 = txn.connection.pragma_query_value(None, "page_count", |r| r.get(0))?;
+            let full = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            txn.connection.query_row(
+                &format!("PRAGMA max_page_count = {}", pages + 2),
+                [],
+                full,
+            )?;
+            Ok(())
+        })
+        .unwrap();
+    let error = write(&store, 10..500, &"large ".repeat(100)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull);
+    assert!(error.message().contains("nothing of this batch was written"), "{error}");
+    assert!(error.message().contains("online.db"), "{error}");
+    assert_eq!(count(&store), 10);
+    store.disconnect();
+    assert_eq!(write(&store, 10..500, "small").unwrap().written, 490);
+}
+
+#[test]
+fn the_log_forgets_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    let state = || store.read(|snapshot| Ok(snapshot.table(&spec().id)?.unwrap())).unwrap();
+    let changes =
+        |seq| store.read(|s| s.changes_since(&s.table(&spec().id)?.unwrap(), seq)).unwrap();
+
+    write(&store, 1..4, "x").unwrap();
+    let first = state().last_seq;
+    write(&store, [3, 1].into_iter(), "y").unwrap();
+    assert_eq!(changes(first), Changes::Rows(vec![1, 3]));
+    assert_eq!(changes(state().last_seq), Changes::Rows(vec![]));
+    for step in 0..40 {
+        write(&store, [step, step * 7 % 41].into_iter(), "z").unwrap();
+    }
+    assert_eq!(changes(first), Changes::Unknown);
+    assert_eq!(changes(state().last_seq), Changes::Rows(vec![]));
+    assert!(state().log_start > first);
+}
+
+#[test]
+fn connections_share_what_the_schema_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (store(&folder), store(&folder));
+    write(&one, 0..3, "x").unwrap();
+    let generation = |store: &Store| {
+        store.read(|s| Ok(s.table(&spec().id)?.unwrap().schema.generation)).unwrap()
+    };
+    let before = generation(&two);
+    let mut wider = spec();
+    wider.features.push(FeatureSpec {
+        name: "more".into(),
+        feast_type: "INT64".into(),
+        vector_length: None,
+    });
+    one.write(|txn| txn.apply(&wider)).unwrap();
+    assert!(generation(&two) > before);
+    assert_eq!(count(&two), 3);
+}
+
+#[test]
+fn a_failed_schema_change_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    write(&store, 0..3, "x").unwrap();
+    let failed: Result<()> = store.write(|txn| {
+        let mut narrower = spec();
+        narrower.features.pop();
+        txn.apply(&narrower)?;
+        Err(crate::Error::new(ErrorKind::Io, "on purpose"))
+    });
+    assert!(failed.is_err());
+    let schema = store.read(|s| Ok(s.table(&spec().id)?.unwrap().schema)).unwrap();
+    assert_eq!(schema.columns.len(), 2);
+    assert_eq!(write(&store, 0..3, "y").unwrap().written, 3);
+}
