@@ -44,7 +44,7 @@ lint: build
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest feast_vector._core
+	$(BIN)/stubtest feast_vector._core --mypy-config-file pyproject.toml
 
 format:
 	cargo fmt

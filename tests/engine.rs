@@ -1,5 +1,7 @@
 //! The engine end to end, without Python: Arrow in, SQLite between, Arrow out.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};

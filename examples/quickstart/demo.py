@@ -40,12 +40,16 @@ def main(copy: Path) -> None:
 
     run_script("generate.py")
     run_feast("apply")
-    run_feast("materialize-incremental", datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S"))
+    run_feast(
+        "materialize-incremental", datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    )
     run_script("query.py")
 
     say(f'sqlite3 {DATABASE} "{SQL}"')
     # In a process of its own: another SQLite must not open the file in one that uses the store.
-    read = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]), sep='\\n')"
+    read = (
+        "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]), sep='\\n')"
+    )
     subprocess.run([sys.executable, "-c", read, DATABASE, SQL], check=True)
 
 

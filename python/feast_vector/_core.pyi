@@ -7,6 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+__all__ = [
+    "DEBUG_BUILD",
+    "FORMAT_VERSION",
+    "ISA",
+    "Engine",
+    "View",
+    "__version__",
+    "encode_entity_key",
+    "error_kinds",
+    "normalize_metric",
+]
+
 __version__: str
 DEBUG_BUILD: Final[bool]
 """Whether the core was built without optimisation."""

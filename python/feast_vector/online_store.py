@@ -6,18 +6,13 @@ Feast looks for the configuration in the store's own module, so both are here.
 from __future__ import annotations
 
 import asyncio
-import operator
-import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from feast import Entity, FeatureView
-from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.infra_object import InfraObject
-from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.labeling.label_view import LabelView
@@ -25,9 +20,9 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictBool, StrictStr, field_validator
 
-from feast_vector import _core, protos, rank_order
+from feast_vector import _core, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
-from feast_vector.errors import InvalidInputError, NotFoundError
+from feast_vector.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -120,7 +115,7 @@ class VectorOnlineStore(OnlineStore):
         stream = protos.WriteStream(data)
         try:
             self._engine(config).write(
-                _view(config, table),
+                views.declaration(config, table),
                 stream,
                 newest_event_wins=_newest_event_wins(config, table),
                 ttl_seconds=config.online_store.key_ttl_seconds,
@@ -153,7 +148,7 @@ class VectorOnlineStore(OnlineStore):
     ) -> list[protos.ReadRow]:
         """Read features by entity key: a row for each key, in their order."""
         keys = protos.serialize_keys(entity_keys)
-        batch = self._engine(config).read(_identity(config, table), keys, requested_features)
+        batch = self._engine(config).read(views.identity(config, table), keys, requested_features)
         return protos.read_rows(batch)
 
     async def online_read_async(
@@ -190,7 +185,7 @@ class VectorOnlineStore(OnlineStore):
         ]
     ]:
         """Find the nearest rows: time, key, the requested feature, the vector, the distance."""
-        field = _vector_field(table)
+        field = arguments.vector_field(table)
         wanted = requested_features[0] if requested_features else field.name
         found = self._search(config, table, [wanted, field.name], embedding, top_k, distance_metric)
         null = protos.null_value()
@@ -215,7 +210,7 @@ class VectorOnlineStore(OnlineStore):
         distance_metric: str | None = None,
         query_string: str | None = None,
         filters: ComparisonFilter | CompoundFilter | None = None,
-        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002
+        include_feature_view_version_metadata: bool = False,
     ) -> list[protos.Document]:
         """Find the nearest rows, best first, each with its features and its ``distance``.
 
@@ -252,14 +247,14 @@ class VectorOnlineStore(OnlineStore):
                 "feature_store.yaml"
             )
             raise InvalidInputError(message, "vector_disabled")
-        field = _vector_field(table)
-        features, join_keys = _split_requested(table, requested)
+        field = arguments.vector_field(table)
+        features, join_keys = arguments.split_requested(table, requested)
         batch = self._engine(config).search(
-            _identity(config, table),
+            views.identity(config, table),
             field.name,
-            _query_vector(embedding, table, field.name),
-            metric=_metric(config, field, distance_metric),
-            top_k=_positive(top_k),
+            arguments.query_vector(embedding, table, field.name),
+            metric=arguments.metric_for(config, field, distance_metric),
+            top_k=arguments.positive(top_k),
             features=features,
         )
         return protos.found_rows(batch, join_keys)
@@ -273,18 +268,16 @@ class VectorOnlineStore(OnlineStore):
         tables_to_keep: Sequence[FeatureView],
         entities_to_delete: Sequence[Entity],
         entities_to_keep: Sequence[Entity],
-        partial: bool,  # noqa: FBT001
+        partial: bool,
     ) -> None:
         """Make the tables what the views say; drop those of deleted views, in every version."""
         self._engine(config).apply(
             config.project,
-            [_view(config, table) for table in tables_to_keep],
+            [views.declaration(config, table) for table in tables_to_keep],
             [table.name for table in tables_to_delete],
         )
 
-    def plan(
-        self, config: RepoConfig, desired_registry_proto: RegistryProto
-    ) -> list[InfraObject]:
+    def plan(self, config: RepoConfig, desired_registry_proto: RegistryProto) -> list[InfraObject]:
         """Nothing: Feast plans infrastructure for its own sqlite store alone."""
         return []
 
@@ -325,114 +318,5 @@ def _newest_event_wins(config: RepoConfig, table: FeatureView) -> bool:
 
 
 def _path(config: RepoConfig) -> str:
-    path = config.online_store.path
-    if config.repo_path is not None and not os.path.isabs(path):
-        return str(Path(config.repo_path) / path)
-    return str(path)
-
-
-def _version(config: RepoConfig, table: FeatureView) -> int:
-    name = compute_versioned_name(
-        table, config.registry.enable_online_feature_view_versioning
-    )
-    suffix = name.removeprefix(f"{table.name}_v")
-    return 0 if name == table.name else int(suffix)
-
-
-def _identity(config: RepoConfig, table: FeatureView) -> _core.View:
-    return _core.View(config.project, table.name, _version(config, table))
-
-
-def _view(config: RepoConfig, table: FeatureView) -> _core.View:
-    return _core.View(
-        config.project,
-        table.name,
-        _version(config, table),
-        join_keys=[
-            (field.name, field.dtype.to_value_type().name)
-            for field in getattr(table, "entity_columns", [])
-            if field.name != DUMMY_ENTITY_ID
-        ],
-        features=[
-            (field.name, field.dtype.to_value_type().name, field.vector_length or None)
-            for field in table.features
-        ],
-    )
-
-
-def _vector_field(table: FeatureView) -> Any:  # noqa: ANN401
-    fields = [field for field in table.features if field.vector_index]
-    if len(fields) == 1:
-        return fields[0]
-    if fields:
-        names = ", ".join(field.name for field in fields)
-        message = (
-            f"feature view '{table.name}' has several vector fields ({names}), and Feast searches "
-            "views with one; leave `vector_index=True` on one of them and run `feast apply`"
-        )
-    else:
-        message = (
-            f"feature view '{table.name}' has no vector field; declare one with "
-            "`Field(..., dtype=Array(Float32), vector_index=True)` and run `feast apply`"
-        )
-    raise InvalidInputError(message, "no_vector_field")
-
-
-def _split_requested(table: FeatureView, requested: list[str]) -> tuple[list[str], list[str]]:
-    """The requested names that are features, and those that are join keys."""
-    features = {field.name for field in table.features}
-    join_keys = {field.name for field in getattr(table, "entity_columns", [])}
-    unknown = [name for name in requested if name not in features | join_keys]
-    if unknown:
-        message = (
-            f"feature view '{table.name}' has no feature '{unknown[0]}'; its features are: "
-            f"{', '.join(sorted(features))}"
-        )
-        raise NotFoundError(message, "unknown_feature")
-    return (
-        [name for name in requested if name in features],
-        [name for name in requested if name not in features],
-    )
-
-
-def _query_vector(
-    embedding: Sequence[float] | NDArray[Any], table: FeatureView, field: str
-) -> NDArray[np.float64]:
-    place = f"feature view '{table.name}', feature '{field}'"
-    try:
-        vector = np.asarray(embedding, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        message = f"{place}: the query vector has to be a list or array of numbers ({cause})"
-        raise InvalidInputError(message, "invalid_query") from cause
-    if vector.ndim != 1:
-        message = (
-            f"{place}: the query vector has the shape {vector.shape}; it has to have one dimension"
-        )
-        raise InvalidInputError(message, "invalid_query")
-    return vector
-
-
-def _positive(top_k: int) -> int:
-    try:
-        number = operator.index(top_k)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(top_k, bool):
-        message = f"top_k has to be a whole number of at least 1, not {top_k!r}"
-        raise InvalidInputError(message, "invalid_argument")
-    return min(number, 2**32)
-
-
-def _metric(config: RepoConfig, field: Any, asked: str | None) -> str:  # noqa: ANN401
-    """The field's metric, else the configured one, else what the caller asks for.
-
-    Feast's public method asks for "L2" where its caller says nothing, so that word alone does not
-    outweigh the configuration's default; any other does.
-    """
-    online = config.online_store
-    if field.vector_search_metric:
-        return str(field.vector_search_metric)
-    configured = "similarity" in online.model_fields_set
-    if asked and not configured and _core.normalize_metric(asked) != "L2":
-        return asked
-    return online.similarity or asked or "L2"
+    # An absolute path stays what it is when joined.
+    return str(Path(config.repo_path or "") / config.online_store.path)

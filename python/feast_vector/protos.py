@@ -13,22 +13,16 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 
 from feast_vector.errors import InvalidInputError
 
-FeatureRow: TypeAlias = tuple[
-    EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"
-]
+FeatureRow: TypeAlias = tuple[EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"]
 """A row as Feast writes it: key, features, event time, created time."""
 
 ReadRow: TypeAlias = "tuple[datetime | None, dict[str, ValueProto] | None]"
 """A row as Feast reads it; two ``None`` where there is no such entity."""
 
-Document: TypeAlias = (
-    "tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto] | None]"
-)
+Document: TypeAlias = "tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto] | None]"
 """A row as a search returns it."""
 
-FoundRow: TypeAlias = (
-    "tuple[datetime | None, EntityKeyProto, float, dict[str, ValueProto]]"
-)
+FoundRow: TypeAlias = "tuple[datetime | None, EntityKeyProto, float, dict[str, ValueProto]]"
 """A row that a search found: time, key, distance, features."""
 
 _ROWS_PER_BATCH = 8192
@@ -69,7 +63,7 @@ class WriteStream:
         for start in range(_ROWS_PER_BATCH, len(self._rows), _ROWS_PER_BATCH):
             try:
                 yield self._batch(start)
-            except Exception as error:
+            except Exception as error:  # noqa: PERF203  # once in thousands of rows
                 self.error = error
                 raise
 
@@ -143,9 +137,7 @@ def found_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> list[FoundRow
 def _feature_dicts(batch: pa.RecordBatch, leading: int) -> list[dict[str, ValueProto]]:
     parse = ValueProto.FromString
     rows: list[dict[str, ValueProto]] = [{} for _ in range(batch.num_rows)]
-    for name, column in zip(
-        batch.schema.names[leading:], batch.columns[leading:], strict=True
-    ):
+    for name, column in zip(batch.schema.names[leading:], batch.columns[leading:], strict=True):
         for row, value in zip(rows, column.to_pylist(), strict=True):
             if value is not None:
                 row[name] = parse(value)

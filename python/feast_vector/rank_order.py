@@ -82,7 +82,10 @@ def _scrambles(method: Callable[..., Any]) -> bool:
         for number in (2, 1)
     ]
     view = FeatureView(
-        name="feast_vector_probe", entities=[], schema=[Field(name="copy", dtype=Int64)], source=None
+        name="feast_vector_probe",
+        entities=[],
+        schema=[Field(name="copy", dtype=Int64)],
+        source=None,
     )
     provider = SimpleNamespace(retrieve_online_documents_v2=lambda **_: rows)
     try:

@@ -91,7 +91,7 @@ impl Engine {
         let features: Vec<&str> = request.features.iter().map(String::as_str).collect();
         let answer = self.store.read(|snapshot| {
             let Some(table) = snapshot.table(request.view)? else {
-                return answer(Vec::new(), &features, empty_rows(features.len()));
+                return answer(&[], &features, empty_rows(features.len()));
             };
             let column = vector_column(&table.schema, request)?;
             let now = now();
@@ -100,7 +100,7 @@ impl Engine {
             let row_ids: Vec<i64> = hits.iter().map(|hit| hit.row_id).collect();
             let rows =
                 snapshot.rows(&table.schema, RowKey::RowIds(&row_ids), &features, Micros::MIN)?;
-            answer(hits, &features, rows)
+            answer(&hits, &features, rows)
         });
         if answer.is_err() {
             self.vectors.forget(&key);
@@ -125,7 +125,7 @@ impl Engine {
     }
 }
 
-fn answer(hits: Vec<Hit>, features: &[&str], rows: crate::store::Rows) -> Result<RecordBatch> {
+fn answer(hits: &[Hit], features: &[&str], rows: crate::store::Rows) -> Result<RecordBatch> {
     let distances: ArrayRef =
         Arc::new(hits.iter().map(|hit| Some(hit.distance)).collect::<Float64Array>());
     let leading = vec![

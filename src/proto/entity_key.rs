@@ -155,6 +155,22 @@ impl DecodedKey {
     }
 }
 
+impl std::fmt::Display for DecodedKey {
+    /// The key as a person would write it: `id=5, name='x'`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, (name, val)) in self.parts.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { ", " })?;
+            match val {
+                Val::String(text) => write!(f, "{name}='{text}'")?,
+                Val::Int32(number) => write!(f, "{name}={number}")?,
+                Val::Int64(number) | Val::UnixTimestamp(number) => write!(f, "{name}={number}")?,
+                _ => write!(f, "{name} of type {}", val.kind().name())?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 fn message(parts: &[(&str, Val)]) -> Vec<u8> {
     DecodedKey { parts: parts.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect() }

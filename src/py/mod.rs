@@ -1,6 +1,8 @@
 //! The boundary to Python: `feast_vector._core`. Marshalling only; the GIL is released around
 //! every call of the engine.
 
+#![allow(clippy::needless_pass_by_value, reason = "arguments extracted from Python are owned")]
+
 mod engine;
 mod errors;
 mod view;

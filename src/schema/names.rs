@@ -11,6 +11,7 @@ pub fn quote(name: &str) -> String {
 ///
 /// SQLite compares identifiers without regard to ASCII case, so `taken` holds lower-case names.
 /// A name cannot hold NUL, the one character that no quoting lets through: it becomes `_`.
+#[allow(clippy::implicit_hasher, reason = "only ever called with the default")]
 pub fn free_name(wanted: &str, taken: &mut HashSet<String>) -> String {
     let clean = if wanted.is_empty() { "_".to_owned() } else { wanted.replace('\0', "_") };
     let mut name = clean.clone();

@@ -67,12 +67,10 @@ fn plain(value: Val) -> Option<Cell> {
             Cell::Blob(number.to_le_bytes().to_vec())
         }
         Val::Float(number) => Cell::Real(number.into()),
-        Val::FloatList(list) => packed(&list.val, |x| x.to_le_bytes()),
-        Val::DoubleList(list) => packed(&list.val, |x| x.to_le_bytes()),
-        Val::Int32List(list) => packed(&list.val, |x| x.to_le_bytes()),
-        Val::Int64List(list) | Val::UnixTimestampList(list) => {
-            packed(&list.val, |x| x.to_le_bytes())
-        }
+        Val::FloatList(list) => packed(&list.val, f32::to_le_bytes),
+        Val::DoubleList(list) => packed(&list.val, f64::to_le_bytes),
+        Val::Int32List(list) => packed(&list.val, i32::to_le_bytes),
+        Val::Int64List(list) | Val::UnixTimestampList(list) => packed(&list.val, i64::to_le_bytes),
         Val::BoolList(list) => packed(&list.val, |x| [u8::from(x)]),
         Val::StringList(list)
         | Val::JsonList(list)

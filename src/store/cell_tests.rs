@@ -26,6 +26,7 @@ fn message(val: Val) -> Vec<u8> {
     Value { val: Some(val) }.encode_to_vec()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
 fn assert_survives(val: Val) {
     let bytes = message(val.clone());
     for &declared in ValueKind::ALL {

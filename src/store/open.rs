@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The format that this version writes; kept in `PRAGMA user_version`.
 pub const FORMAT_VERSION: i64 = 1;
 
-/// `PRAGMA application_id`: "FVec".
+/// `PRAGMA application_id`: the letters `FVec`.
 const APPLICATION_ID: i64 = 0x4656_6563;
 
 /// Bytes of a database page; one row of a 384-dimensional embedding with its scalars fits.

@@ -3,10 +3,11 @@
 use rusqlite::types::ValueRef;
 
 use super::Micros;
+use super::cell::{self, Cell};
 use super::connections::Snapshot;
 use super::states::{CellState, CellStates};
 use crate::error::Result;
-use crate::proto::{self, Val};
+use crate::proto;
 use crate::schema::{Column, Element, TableSchema, quote};
 
 /// One row's vector.
@@ -84,26 +85,16 @@ fn visit(
     match (states.get(column.id), column.kind.vector_element()) {
         (CellState::Plain, Some(element)) => visit(element, bytes),
         // A vector of another kind than the column's is there as wire bytes.
-        (CellState::Wire, _) => match proto::decode_value(bytes)? {
-            Some(Val::FloatList(list)) => {
-                visit(Element::F32, &packed(&list.val, |x| x.to_le_bytes()))
+        (CellState::Wire, _) => {
+            if let Some(value) = proto::decode_value(bytes)?
+                && let kind = value.kind()
+                && let Some(element) = kind.vector_element()
+                && let (Cell::Blob(packed), _) = cell::encode(kind, Some(value), bytes)
+            {
+                visit(element, &packed);
             }
-            Some(Val::DoubleList(list)) => {
-                visit(Element::F64, &packed(&list.val, |x| x.to_le_bytes()))
-            }
-            Some(Val::Int32List(list)) => {
-                visit(Element::I32, &packed(&list.val, |x| x.to_le_bytes()))
-            }
-            Some(Val::Int64List(list)) => {
-                visit(Element::I64, &packed(&list.val, |x| x.to_le_bytes()))
-            }
-            _ => {}
-        },
+        }
         _ => {}
     }
     Ok(())
-}
-
-fn packed<T: Copy, const WIDTH: usize>(list: &[T], bytes: impl Fn(T) -> [u8; WIDTH]) -> Vec<u8> {
-    list.iter().flat_map(|&element| bytes(element)).collect()
 }

@@ -132,7 +132,7 @@ impl RowWriter<'_> {
         self.write_row(row).map_err(|error| {
             let entity = proto::encode_key(row.entity_key)
                 .and_then(|key| proto::decode_key(&key))
-                .map(|key| format!(" ({})", describe(&key)))
+                .map(|key| format!(" ({key})"))
                 .unwrap_or_default();
             error.at(format_args!("{}, row {number}{entity}", self.schema.view))
         })
@@ -393,18 +393,4 @@ fn check_vector_length(column: &Column, value: Option<&Val>) -> Result<()> {
             column.feature, column.feast_type
         ),
     ))
-}
-
-fn describe(key: &DecodedKey) -> String {
-    let parts: Vec<String> = key
-        .parts
-        .iter()
-        .map(|(name, val)| match val {
-            Val::String(text) => format!("{name}='{text}'"),
-            Val::Int32(number) => format!("{name}={number}"),
-            Val::Int64(number) | Val::UnixTimestamp(number) => format!("{name}={number}"),
-            _ => format!("{name} of type {}", val.kind().name()),
-        })
-        .collect();
-    parts.join(", ")
 }

@@ -5,6 +5,7 @@
 //! that the others are tested against.
 
 #![allow(unsafe_code, reason = "calling functions compiled for an instruction set")]
+#![allow(clippy::inline_always, reason = "a body not inlined would not use the instruction set")]
 
 use super::Real;
 

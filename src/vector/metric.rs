@@ -97,6 +97,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp, reason = "exact in these cases")]
     fn distances_are_feasts() {
         let (a, b) = ([1.0, 0.0], [0.0, 2.0]);
         assert!((of(Metric::L2, &a, &b) - 5f64.sqrt()).abs() < 1e-15);

@@ -1,5 +1,7 @@
 //! The two types of number that vectors are scanned in.
 
+#![allow(clippy::inline_always, reason = "these are single instructions")]
+
 /// `f32` or `f64`.
 pub trait Real: Copy + bytemuck::Pod + PartialOrd + Send + Sync + std::fmt::Debug {
     /// Elements in a cache line of 64 bytes.

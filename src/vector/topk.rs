@@ -87,8 +87,8 @@ mod tests {
                 .collect();
             let (left, right) = all.split_at(cut.min(all.len()));
             let (mut top, mut other) = (TopK::new(k), TopK::new(k));
-            left.iter().for_each(|c| top.offer(*c));
-            right.iter().for_each(|c| other.offer(*c));
+            for c in left { top.offer(*c) }
+            for c in right { other.offer(*c) }
             top.merge(other);
             let mut ours = top.into_candidates();
             ours.sort();

@@ -1,5 +1,6 @@
 """What the tests share: feature repos in temporary folders, keys, values and views."""
 
+import ast
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -137,6 +138,22 @@ def in_another_process(folder, code, **options):
         f"harness = make_harness(Path({str(folder)!r}), **{options!r})\n{code}"
     )
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+def sql_elsewhere(harness, sql):
+    """Run SQL in another process, as a stranger's tool would, and give the rows.
+
+    In this process a second SQLite would drop the store's POSIX locks.
+    """
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+        "print(c.execute(sys.argv[2]).fetchall()); c.commit()"
+    )
+    path = harness.config.online_store.path
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, sql], capture_output=True, text=True, check=True
+    )
+    return ast.literal_eval(done.stdout)
 
 
 @pytest.fixture

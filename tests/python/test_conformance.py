@@ -168,7 +168,6 @@ def test_a_missing_table_reads_as_missing(both):
 
 def test_key_encoding_agrees_with_feasts():
     from feast.infra.key_encoding_utils import serialize_entity_key
-
     from feast_vector import _core
 
     keys = [

@@ -2,15 +2,22 @@
 
 import asyncio
 import pickle
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 
-import pytest
-from conftest import at, integer, key, make_harness, make_view, text, vector, vector_view
+from conftest import (
+    at,
+    integer,
+    key,
+    make_harness,
+    make_view,
+    sql_elsewhere,
+    text,
+    vector,
+    vector_view,
+)
 from feast import Field, ValueType
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.types import Array, Bytes, Float32, Int64, String
+from feast.types import Int64
 
 
 def test_rows_come_back_in_the_order_of_the_keys(harness):
@@ -178,41 +185,15 @@ def test_async_forms(harness):
 def test_expired_rows_vanish_and_do_not_block_older_events(tmp_path):
     harness = make_harness(tmp_path, key_ttl_seconds=1)
     view = vector_view()
-    harness.write(
-        view, (key(id=1), {"title": text("old"), "embedding": vector(1, 0)}, at(10))
-    )
+    harness.write(view, (key(id=1), {"title": text("old"), "embedding": vector(1, 0)}, at(10)))
     assert harness.search(view, [1, 0]) == [(1, "old", 0.0)]
-    with sqlite_elsewhere(harness) as run:
-        run("UPDATE shop_items SET expires_at = 1")
+    sql_elsewhere(harness, "UPDATE shop_items SET expires_at = 1")
     # The vectors in memory know when the row expired; what another program writes they do not.
     harness.store = pickle.loads(pickle.dumps(harness.store))
     assert harness.read(view, key(id=1)) == [(None, None)]
     assert harness.search(view, [1, 0]) == []
     harness.write(view, (key(id=1), {"title": text("new")}, at(5)))
     assert harness.read(view, key(id=1)) == [(at(5), {"title": text("new")})]
-
-
-class sqlite_elsewhere:  # noqa: N801
-    """Runs SQL in another process, as a stranger's tool would."""
-
-    def __init__(self, harness):
-        self.path = harness.config.online_store.path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def __call__(self, sql):
-        code = (
-            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
-            "print(c.execute(sys.argv[2]).fetchall()); c.commit()"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, self.path, sql], capture_output=True, text=True, check=True
-        )
-        return eval(done.stdout)
 
 
 def test_rows_are_typed_columns_to_any_sql_tool(harness):
@@ -222,98 +203,14 @@ def test_rows_are_typed_columns_to_any_sql_tool(harness):
         (key(id=1), {"title": text("a"), "embedding": vector(1, -2)}, at(0)),
         (key(id=2), {"title": text("b"), "embedding": vector(3, 4)}, at(0)),
     )
-    with sqlite_elsewhere(harness) as run:
-        rows = run("SELECT id, title, hex(embedding) FROM shop_items WHERE id > 1")
-        assert rows == [(2, "b", "0000404000008040")]
-        assert run("SELECT name, feast_type FROM _feast_vector_columns WHERE role = 'feature'") == [
-            ("title", "STRING"),
-            ("embedding", "FLOAT_LIST"),
-        ]
-
-
-# --- schema changes
-
-
-def test_apply_adds_removes_and_retypes_features_and_keeps_the_others(harness):
-    view = make_view(fields={"a": Int64, "b": String, "c": Array(Float32)})
-    harness.update([view])
-    values = {"a": integer(1), "b": text("x"), "c": vector(1, 2)}
-    harness.write(view, (key(id=1), values, at(0)), (key(id=2), {"a": Value()}, at(0)))
-
-    # `b` goes, `a` is retyped, `d` comes, and a scalar is added behind a wide column.
-    edited = make_view(fields={"a": String, "c": Array(Float32), "d": Bytes, "e": Int64})
-    harness.update([edited])
-    one, two = harness.read(edited, key(id=1), key(id=2))
-    assert one == (at(0), {"a": integer(1), "c": vector(1, 2)})
-    assert two == (at(0), {"a": Value()})
-    harness.write(edited, (key(id=1), {"a": text("now text"), "e": integer(5)}, at(1)))
-    assert harness.read(edited, key(id=1))[0][1] == {
-        "a": text("now text"),
-        "c": vector(1, 2),
-        "e": integer(5),
-    }
-    with sqlite_elsewhere(harness) as run:
-        (sql,) = run("SELECT sql FROM sqlite_schema WHERE name = 'shop_items'")[0]
-        assert sql.index('"e" INTEGER') < sql.index('"c" BLOB')
-
-    # A feature that comes back under its old name has lost its data.
-    harness.update([view])
-    assert harness.read(view, key(id=1))[0][1].keys() == {"a", "c"}
-
-
-def test_a_renamed_feature_starts_absent(harness):
-    view = make_view(fields={"a": Int64, "b": Int64})
-    harness.write(view, (key(id=1), {"a": integer(1), "b": integer(2)}, at(0)))
-    renamed = make_view(fields={"z": Int64, "b": Int64})
-    harness.update([renamed])
-    assert harness.read(renamed, key(id=1)) == [(at(0), {"b": integer(2)})]
-
-
-def test_another_process_sees_the_new_schema(tmp_path):
-    first, second = make_harness(tmp_path), make_harness(tmp_path)
-    view = make_view(fields={"a": Int64})
-    first.write(view, (key(id=1), {"a": integer(1)}, at(0)))
-    assert second.read(view, key(id=1))[0][1] == {"a": integer(1)}
-    edited = make_view(fields={"b": String, "a": Int64})
-    second.update([edited])
-    second.write(edited, (key(id=1), {"b": text("x")}, at(1)))
-    assert first.read(view, key(id=1))[0][1] == {"a": integer(1), "b": text("x")}
-
-
-def test_other_join_keys_start_an_empty_table(harness):
-    view = make_view()
-    harness.update([view])
-    harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
-    other = make_view(join_key="item_id")
-    harness.update([other])
-    assert harness.read(other, key(id=1), key(item_id=1)) == [(None, None)] * 2
-
-
-def test_awkward_names(harness):
-    fields = {
-        name: Int64
-        for name in ["row_id", "Entity_Key", "cell_states", 'a"b', "select", "Ärger", "x y", "ID", "a", "A"]
-    }
-    view = make_view('odd "view"; --', fields)
-    harness.update([view])
-    values = {name: integer(i) for i, name in enumerate(fields)}
-    harness.write(view, (key(id=1), values, at(0)))
-    assert harness.read(view, key(id=1)) == [(at(0), values)]
-
-
-def test_views_whose_table_names_would_collide(tmp_path):
-    """Feast names both tables `a_b_c`."""
-    one, two = make_harness(tmp_path, "a"), make_harness(tmp_path, "a_b")
-    one.write(make_view("b_c"), (key(id=1), {"number": integer(1)}, at(0)))
-    two.write(make_view("c"), (key(id=1), {"number": integer(2)}, at(0)))
-    assert one.read(make_view("b_c"), key(id=1))[0][1] == {"number": integer(1)}
-    assert two.read(make_view("c"), key(id=1))[0][1] == {"number": integer(2)}
-
-
-def test_too_many_features_is_said(harness):
-    view = make_view(fields={f"f{i}": Int64 for i in range(2_000)})
-    with pytest.raises(ValueError, match=r"feature view 'items'.*2001 join keys and features"):
-        harness.update([view])
+    rows = sql_elsewhere(harness, "SELECT id, title, hex(embedding) FROM shop_items WHERE id > 1")
+    assert rows == [(2, "b", "0000404000008040")]
+    assert sql_elsewhere(
+        harness, "SELECT name, feast_type FROM _feast_vector_columns WHERE role = 'feature'"
+    ) == [
+        ("title", "STRING"),
+        ("embedding", "FLOAT_LIST"),
+    ]
 
 
 # --- deleting
@@ -355,8 +252,7 @@ def test_teardown_takes_one_project_and_leaves_the_others(tmp_path):
     ours.store.teardown(ours.config, [], [])
     assert ours.read(view, key(id=1)) == [(None, None)]
     assert theirs.read(view, key(id=1)) == [(at(0), {"number": integer(1)})]
-    with sqlite_elsewhere(ours) as run:
-        assert run("SELECT name FROM sqlite_schema WHERE name LIKE 'ours%'") == []
+    assert sql_elsewhere(ours, "SELECT name FROM sqlite_schema WHERE name LIKE 'ours%'") == []
 
 
 def test_teardown_without_a_database_makes_none(harness, tmp_path):
@@ -416,7 +312,4 @@ def test_a_deleted_database_is_noticed(harness, tmp_path):
         file.unlink()
     assert harness.read(view, key(id=1)) == [(None, None)]
     harness.write(view, (key(id=2), {"number": integer(2)}, at(0)))
-    with sqlite_elsewhere(harness) as run:
-        assert run("SELECT id FROM shop_items") == [(2,)]
-
-
+    assert sql_elsewhere(harness, "SELECT id FROM shop_items") == [(2,)]

@@ -18,7 +18,7 @@ import pytest
 from feast import FeatureStore, RepoConfig
 from feast.data_source import PushMode
 
-REPO = '''
+REPO = """
 from datetime import timedelta
 from feast import (Entity, FeatureService, FeatureView, Field, FileSource, PushSource,
                    RequestSource, ValueType)
@@ -65,7 +65,7 @@ def doubled(inputs):
     return {"doubled": [p * 2 for p in inputs["price"]]}
 
 service = FeatureService(name="service", features=[items[["title"]], clicks])
-'''
+"""
 
 YAML = """
 project: shop
@@ -124,8 +124,13 @@ def test_the_database_is_where_it_belongs_and_typed(repo):
         "import sqlite3; c = sqlite3.connect('data/online.db');"
         "print(c.execute('select id, title, price, tags from shop_items where id in (4, 49)').fetchall())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == """[(4, 't4', 1.0, '["a4","b"]'), (49, 't49', None, '["a49","b"]')]"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True
+    )
+    assert (
+        done.stdout.strip()
+        == """[(4, 't4', 1.0, '["a4","b"]'), (49, 't49', None, '["a49","b"]')]"""
+    )
 
 
 def test_reading_and_searching(repo):
@@ -224,7 +229,10 @@ def server(repo):
     with log.open("w") as output:
         process = subprocess.Popen(
             [FEAST, "serve", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"],
-            cwd=repo, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=repo,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -295,7 +303,9 @@ def test_a_materialize_beside_the_server_is_seen(server, repo):
     search = {"features": ["items:title"], "query": [1.0, 1.0, 90.0], "top_k": 1, "api_version": 2}
     assert columns(post(server, "/retrieve-online-documents", search))["title"] != ["new"]
     frame = pd.read_parquet(repo / "items.parquet")
-    row = frame.iloc[[0]].assign(id=777, title="new", event_timestamp=pd.Timestamp("2026-01-02", tz="UTC"))
+    row = frame.iloc[[0]].assign(
+        id=777, title="new", event_timestamp=pd.Timestamp("2026-01-02", tz="UTC")
+    )
     row["embedding"] = [[1.0, 1.0, 90.0]]
     pd.concat([frame, row]).to_parquet(repo / "items.parquet")
     feast(repo, "materialize", "2026-01-01T12:00:00", "2026-02-01T00:00:00", "--views", "items")
@@ -305,8 +315,11 @@ def test_a_materialize_beside_the_server_is_seen(server, repo):
 
 def test_the_remote_store_in_front_of_ours(server, repo, tmp_path):
     config = RepoConfig(
-        project="shop", provider="local", registry=str(repo / "data" / "registry.db"),
-        online_store={"type": "remote", "path": server}, entity_key_serialization_version=3,
+        project="shop",
+        provider="local",
+        registry=str(repo / "data" / "registry.db"),
+        online_store={"type": "remote", "path": server},
+        entity_key_serialization_version=3,
         repo_path=tmp_path,
     )
     store = FeatureStore(config=config)
@@ -314,7 +327,9 @@ def test_the_remote_store_in_front_of_ours(server, repo, tmp_path):
         features=["items:title", "items:tags"], entity_rows=[{"id": 4}, {"id": 8}]
     ).to_dict()
     assert answer == {"id": [4, 8], "title": ["t4", "t8"], "tags": [["a4", "b"], ["a8", "b"]]}
-    frame = pd.DataFrame({"id": [31], "count": [310], "event_timestamp": pd.Timestamp.now(tz="UTC")})
+    frame = pd.DataFrame(
+        {"id": [31], "count": [310], "event_timestamp": pd.Timestamp.now(tz="UTC")}
+    )
     store.write_to_online_store("clicks", frame)
     answer = store.get_online_features(features=["clicks:count"], entity_rows=[{"id": 31}])
     assert answer.to_dict()["count"] == [310]
@@ -324,7 +339,13 @@ def test_teardown(tmp_path):
     (tmp_path / "feature_store.yaml").write_text(YAML)
     (tmp_path / "definitions.py").write_text(textwrap.dedent(REPO))
     frame = pd.DataFrame({"id": [1], "count": [1], "event_timestamp": [pd.Timestamp(START)]})
-    columns_of_items = {"title": ["t"], "price": [1.0], "tags": [["a"]], "embedding": [[1.0, 2.0, 3.0]], "created": pd.Timestamp(START)}
+    columns_of_items = {
+        "title": ["t"],
+        "price": [1.0],
+        "tags": [["a"]],
+        "embedding": [[1.0, 2.0, 3.0]],
+        "created": pd.Timestamp(START),
+    }
     frame.assign(**columns_of_items).to_parquet(tmp_path / "items.parquet")
     frame.to_parquet(tmp_path / "clicks.parquet")
     frame.assign(relevant=1, labeler="a").to_parquet(tmp_path / "labels.parquet")
@@ -334,5 +355,7 @@ def test_teardown(tmp_path):
         "import sqlite3; c = sqlite3.connect('data/online.db');"
         "print(c.execute(\"select name from sqlite_schema where name like 'shop%'\").fetchall())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -2,20 +2,15 @@
 
 import ast
 import inspect
-import os
 import pickle
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import feast_vector
 import numpy as np
 import pytest
 from conftest import (
     at,
-    in_another_process,
     integer,
     key,
     make_harness,
@@ -29,10 +24,8 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from feast.types import Array, Float32, String
-from pydantic import ValidationError
-
-import feast_vector
 from feast_vector import _core, errors
+from pydantic import ValidationError
 
 HERE = Path(__file__).parent
 
@@ -186,181 +179,6 @@ def test_every_config_key_is_documented():
     assert documented == set(fields)
     readme = (HERE.parents[1] / "README.md").read_text()
     assert [name for name in fields if f"`{name}`" not in readme] == []
-
-
-# --- files
-
-
-def test_a_missing_folder(harness, tmp_path):
-    harness.config.online_store.path = str(tmp_path / "no" / "such" / "folder" / "online.db")
-    pattern = r"the folder '.*/no/such/folder' does not exist and cannot be created .*mend `path`"
-    with pytest.raises(errors.StorageError, match=pattern) as caught:
-        harness.read(make_view(), key(id=1))
-    assert caught.value.kind == "cannot_open"
-
-
-def test_a_folder_in_place_of_a_file(harness, tmp_path):
-    harness.config.online_store.path = str(tmp_path)
-    with pytest.raises(errors.StorageError, match="`path` is a folder; add a file name"):
-        harness.read(make_view(), key(id=1))
-
-
-def test_memory_is_no_place(harness):
-    harness.config.repo_path = None
-    harness.config.online_store.path = ":memory:"
-    with pytest.raises(errors.StorageError, match="cannot live in memory; set `path` to a file"):
-        harness.read(make_view(), key(id=1))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions are Unix's")
-@pytest.mark.parametrize("exists", [False, True])
-def test_a_folder_that_may_not_be_written(harness, tmp_path, exists):
-    view = make_view()
-    if exists:
-        harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
-    harness.store = pickle.loads(pickle.dumps(harness.store))
-    folder = Path(harness.config.online_store.path).parent
-    for file in folder.iterdir():
-        file.chmod(0o444)
-    folder.chmod(0o555)
-    for parent in list(folder.parents)[:3]:
-        parent.chmod(parent.stat().st_mode | 0o755)
-    try:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            if os.getuid() == 0:
-                os.setuid(65534)
-            try:
-                harness.write(view, (key(id=2), {"number": integer(2)}, at(0)))
-            except errors.StorageError as error:
-                os.write(writing, f"{error.kind} {error}".encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writing)
-        said = os.read(reading, 10_000).decode()
-    finally:
-        folder.chmod(0o755)
-    assert re.match(r"(read_only|cannot_open) ", said), said
-    assert "folder" in said
-    assert "writable" in said
-
-
-def test_a_file_that_is_no_database(harness):
-    Path(harness.config.online_store.path).write_text("These are notes, not a database. " * 40)
-    pattern = r"online store '.*': the file is not a SQLite database; set another `path`"
-    with pytest.raises(errors.FormatError, match=pattern) as caught:
-        harness.read(make_view(), key(id=1))
-    assert caught.value.kind == "not_a_feast_vector_file"
-    assert Path(harness.config.online_store.path).read_text().startswith("These are notes")
-
-
-def sql(path, *statements):
-    code = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-        "for s in sys.argv[2:]: c.execute(s)"
-    )
-    subprocess.run([sys.executable, "-c", code, path, *statements], check=True)
-
-
-def test_a_database_of_another_program(harness):
-    sql(harness.config.online_store.path, "CREATE TABLE notes (text)")
-    with pytest.raises(errors.FormatError, match="a SQLite database of another program"):
-        harness.read(make_view(), key(id=1))
-
-
-def test_a_database_of_feasts_own_sqlite_store(harness, tmp_path):
-    theirs = make_harness(tmp_path, kind="sqlite")
-    theirs.update([make_view()])
-    theirs.write(make_view(), (key(id=1), {"number": integer(1)}, at(0)))
-    harness.config.online_store.path = theirs.config.online_store.path
-    pattern = "belongs to Feast's own sqlite online store; feast-vector does not touch it. Set ano"
-    with pytest.raises(errors.FormatError, match=pattern):
-        harness.update([make_view()])
-
-
-def test_a_database_of_a_newer_version(harness):
-    harness.update([make_view()])
-    asyncio_close(harness)
-    sql(
-        harness.config.online_store.path,
-        "UPDATE _feast_vector_meta SET value = 'feast-vector 9.9.9' WHERE key = 'written_by'",
-        "PRAGMA user_version = 99",
-    )
-    pattern = r"has format version 99, written by feast-vector 9.9.9; feast-vector .* reads up to"
-    with pytest.raises(errors.FormatError, match=pattern) as caught:
-        harness.read(make_view(), key(id=1))
-    assert caught.value.kind == "newer_format"
-
-
-def asyncio_close(harness):
-    for engine in harness.store._engines.values():
-        engine.close()
-
-
-def test_a_damaged_database(harness):
-    view = make_view()
-    rows = [(key(id=i), {"name": text("x" * 500)}, at(0)) for i in range(500)]
-    harness.write(view, *rows)
-    asyncio_close(harness)
-    path = Path(harness.config.online_store.path)
-    content = bytearray(path.read_bytes())
-    content[4096 * 8 : 4096 * 60] = b"\xa5" * (4096 * 52)
-    path.write_bytes(content)
-    pattern = r"online store '.*': the database is damaged; restore a backup, or move the file away"
-    with pytest.raises(errors.FormatError, match=pattern):
-        harness.read(view, *(key(id=i) for i in range(500)))
-
-
-def test_a_database_that_another_process_holds_for_too_long(harness, tmp_path):
-    view = make_view()
-    harness.update([view])
-    harness.config.online_store.busy_timeout = 0.3
-    holder = in_another_process(
-        tmp_path,
-        """
-import sqlite3
-connection = sqlite3.connect(harness.config.online_store.path, isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-time.sleep(60)
-""",
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        start = time.monotonic()
-        with pytest.raises(errors.BusyError, match=r"holds the database.*raise `busy_timeout`"):
-            harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
-        assert time.monotonic() - start < 20
-        # Readers are not held up.
-        assert harness.read(view, key(id=1)) == [(None, None)]
-        holder.send_signal(signal.SIGKILL)
-    harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
-    assert harness.read(view, key(id=1)) == [(at(0), {"number": integer(1)})]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is Unix's")
-def test_a_disk_that_cannot_take_more(tmp_path):
-    """A limit on file sizes stands for a full disk; `src/store` tests SQLite's own code for it."""
-    child = in_another_process(
-        tmp_path,
-        """
-import resource
-from feast_vector import errors
-view = make_view()
-harness.write(view, (key(id=0), {"name": text("safe")}, at(0)))
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-rows = [(key(id=i), {"name": text("x" * 1000)}, at(1)) for i in range(1000)]
-try:
-    harness.write(view, *rows)
-except errors.StorageError as error:
-    print(error.kind, error)
-print(harness.read(view, key(id=0), key(id=1)) == [(at(0), {"name": text("safe")}), (None, None)])
-""",
-    )
-    said = child.communicate(timeout=60)[0].splitlines()
-    assert re.match(r"(io|disk_full) online store '.*vector.db': .*SQLite", said[0]), said
-    assert said[1] == "True"
 
 
 # --- keys and values

@@ -32,10 +32,17 @@ class StoreModel(RuleBasedStateMachine):
         self.apply()
 
     def view(self):
-        view = make_view(fields={name: DTYPES[name] for name in self.features if name != "embedding"})
+        view = make_view(
+            fields={name: DTYPES[name] for name in self.features if name != "embedding"}
+        )
         if "embedding" in self.features:
             view.features.append(
-                Field(name="embedding", dtype=Array(Float32), vector_index=True, vector_search_metric="L2")
+                Field(
+                    name="embedding",
+                    dtype=Array(Float32),
+                    vector_index=True,
+                    vector_search_metric="L2",
+                )
             )
         return view
 
@@ -122,7 +129,9 @@ class StoreModel(RuleBasedStateMachine):
     @invariant()
     def reads_agree(self):
         expected = [
-            (at(self.rows[number][0]), self.rows[number][1]) if number in self.rows else (None, None)
+            (at(self.rows[number][0]), self.rows[number][1])
+            if number in self.rows
+            else (None, None)
             for number in range(6)
         ]
         for harness in self.harnesses:

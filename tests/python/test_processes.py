@@ -11,7 +11,17 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from conftest import at, in_another_process, integer, key, make_harness, make_view, text, vector, vector_view
+from conftest import (
+    at,
+    in_another_process,
+    integer,
+    key,
+    make_harness,
+    make_view,
+    text,
+    vector,
+    vector_view,
+)
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are Unix's")
 
@@ -62,7 +72,9 @@ def test_threads_share_a_store(harness):
     def work(number):
         for step in range(30):
             entity = key(id=number * 100 + step)
-            harness.write(view, (entity, {"title": text(str(step)), "embedding": vector(step)}, at(0)))
+            harness.write(
+                view, (entity, {"title": text(str(step)), "embedding": vector(step)}, at(0))
+            )
             assert harness.read(view, entity)[0][1]["title"] == text(str(step))
             assert len(harness.search(view, [0.0], 1_000)) >= step
 
@@ -168,9 +180,10 @@ def test_fork_while_other_threads_work(harness):
         for number in range(10):
             entity = key(id=-1 - number)
             assert child_result(
-                lambda entity=entity: harness.write(view, (entity, {"title": text("child")}, at(0)))
-                is None
-                and len(harness.search(view, [0.0], 1)) <= 1
+                lambda entity=entity: (
+                    harness.write(view, (entity, {"title": text("child")}, at(0))) is None
+                    and len(harness.search(view, [0.0], 1)) <= 1
+                )
             )
             assert harness.read(view, entity)[0][1] == {"title": text("child")}
     finally:
@@ -182,7 +195,9 @@ def test_fork_while_other_threads_work(harness):
 def read_in_worker(argument):
     """What Ray and Spark do: unpickle the store, or rebuild it, and work with it."""
     store, config, view, number = argument
-    store.online_write_batch(config, view, [(key(id=number), {"number": integer(number)}, at(0), None)], None)
+    store.online_write_batch(
+        config, view, [(key(id=number), {"number": integer(number)}, at(0), None)], None
+    )
     ((time, row),) = store.online_read(config, view, [key(id=number)])
     return time, row["number"].int64_val  # Feast's protos themselves cannot be pickled.
 
@@ -194,7 +209,9 @@ def test_a_pickled_store_works_in_another_process(harness):
     assert copy._engines == {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        rows = list(pool.map(read_in_worker, [(harness.store, harness.config, view, i) for i in range(4)]))
+        rows = list(
+            pool.map(read_in_worker, [(harness.store, harness.config, view, i) for i in range(4)])
+        )
     assert rows == [(at(0), i) for i in range(4)]
 
 

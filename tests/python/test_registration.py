@@ -16,14 +16,26 @@ print(type(config.online_store).__module__)
 
 def run(code, *flags, **environment):
     done = subprocess.run(
-        [sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 
 
-@pytest.mark.parametrize("first", ["", "import feast", "import feast_vector", "import feast.repo_config", "import feast, feast_vector"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "import feast",
+        "import feast_vector",
+        "import feast.repo_config",
+        "import feast, feast_vector",
+    ],
+)
 def test_whoever_is_imported_first(first):
     assert run(first + CHECK)[0] == "feast_vector.online_store"
 
@@ -91,5 +103,11 @@ def test_uninstalling_leaves_nothing_behind():
 
     files = {file.name for file in importlib.metadata.files("feast-vector") or []}
     assert {"feast_vector_register.pth", "_feast_vector_register.py"} <= files
-    site = Path(next(f for f in importlib.metadata.files("feast-vector") if f.name == "feast_vector_register.pth").locate())
+    site = Path(
+        next(
+            f
+            for f in importlib.metadata.files("feast-vector")
+            if f.name == "feast_vector_register.pth"
+        ).locate()
+    )
     assert site.exists()

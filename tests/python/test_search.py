@@ -5,11 +5,20 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import at, in_another_process, integer, key, make_harness, make_view, text, vector, vector_view
+from conftest import (
+    at,
+    in_another_process,
+    integer,
+    key,
+    make_harness,
+    make_view,
+    text,
+    vector,
+    vector_view,
+)
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.protos.feast.types.Value_pb2 import DoubleList, Int32List, Int64List, Value
 from feast.types import Array, Float32, Float64, Int32, Int64, String
-
 from feast_vector import rank_order
 
 POINTS = {1: (1, 0), 2: (0, 2), 3: (3, 3), 4: (-1, -0.5), 5: (0.5, 0.1)}
@@ -91,7 +100,7 @@ def test_queries_may_be_lists_or_arrays(harness):
     ],
 )
 def test_other_number_types(harness, dtype, wrap):
-    points = {1: (1, 0), 2: (0, 2), 3: (3, 3), 4: (-2**20, 7)}
+    points = {1: (1, 0), 2: (0, 2), 3: (3, 3), 4: (-(2**20), 7)}
     view = vector_view(dtype=dtype, metric="L2")
     rows = [
         (key(id=i), {"title": text(f"t{i}"), "embedding": wrap(point)}, at(0))
@@ -226,7 +235,13 @@ def feature_store(tmp_path):
     shop = Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)
     schema = [
         Field(name="title", dtype=String),
-        Field(name="embedding", dtype=Array(Float32), vector_index=True, vector_length=2, vector_search_metric="L2"),
+        Field(
+            name="embedding",
+            dtype=Array(Float32),
+            vector_index=True,
+            vector_length=2,
+            vector_search_metric="L2",
+        ),
     ]
     source = FileSource(path=str(tmp_path / "items.parquet"), timestamp_field="event_timestamp")
     views = [
@@ -239,15 +254,32 @@ def feature_store(tmp_path):
     return store
 
 
-def mended(self, provider, table, requested_features, query, top_k, distance_metric, query_string, filters=None, include_feature_view_version_metadata=False):
+def mended(
+    self,
+    provider,
+    table,
+    requested_features,
+    query,
+    top_k,
+    distance_metric,
+    query_string,
+    filters=None,
+    include_feature_view_version_metadata=False,
+):
     """`_retrieve_from_online_store_v2` as it should be: each row where the store put it."""
     from feast import utils
     from feast.online_response import OnlineResponse
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 
     rows = provider.retrieve_online_documents_v2(
-        config=self.config, table=table, requested_features=requested_features, embedding=query,
-        top_k=top_k, distance_metric=distance_metric, query_string=query_string, filters=filters,
+        config=self.config,
+        table=table,
+        requested_features=requested_features,
+        embedding=query,
+        top_k=top_k,
+        distance_metric=distance_metric,
+        query_string=query_string,
+        filters=filters,
         include_feature_view_version_metadata=include_feature_view_version_metadata,
     )
     keys = {}
@@ -256,8 +288,13 @@ def mended(self, provider, table, requested_features, query, top_k, distance_met
             keys.setdefault(name, []).append(value)
     response = GetOnlineFeaturesResponse(results=[])
     utils._populate_response_from_feature_data(
-        [*requested_features, "distance"], [(time, row) for time, _, row in rows],
-        [[i] for i in range(len(rows))], response, False, table, len(rows),
+        [*requested_features, "distance"],
+        [(time, row) for time, _, row in rows],
+        [[i] for i in range(len(rows))],
+        response,
+        False,
+        table,
+        len(rows),
     )
     utils._populate_result_rows_from_columnar(response, keys)
     return OnlineResponse(response)
@@ -265,7 +302,9 @@ def mended(self, provider, table, requested_features, query, top_k, distance_met
 
 @pytest.mark.parametrize("feast_is_mended", [False, True])
 @pytest.mark.parametrize("view", ["items", "shop_items"])
-def test_rows_are_whole_and_best_first_through_feast(feature_store, monkeypatch, feast_is_mended, view):
+def test_rows_are_whole_and_best_first_through_feast(
+    feature_store, monkeypatch, feast_is_mended, view
+):
     if feast_is_mended:
         monkeypatch.setattr(FeatureStore, "_retrieve_from_online_store_v2", mended)
     assert rank_order._scrambles(FeatureStore._retrieve_from_online_store_v2) is not feast_is_mended
@@ -287,7 +326,10 @@ def test_rows_are_whole_and_best_first_through_feast(feature_store, monkeypatch,
 def test_whoever_asks_the_store_directly_gets_whole_rows(feature_store):
     view = feature_store.get_feature_view("items")
     provider = feature_store._get_provider()
-    for ask in (provider.retrieve_online_documents_v2, provider.online_store.retrieve_online_documents_v2):
+    for ask in (
+        provider.retrieve_online_documents_v2,
+        provider.online_store.retrieve_online_documents_v2,
+    ):
         rows = ask(feature_store.config, view, ["title"], [17.375, 2.125], 12)
         assert [row["title"].string_val for _, _, row in rows] == [
             f"t{entity.entity_values[0].int64_val}" for _, entity, _ in rows

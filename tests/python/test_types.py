@@ -18,9 +18,7 @@ from feast.types import (
     Int32,
     Int64,
     Json,
-    Map as MapType,
     PdfBytes,
-    ScalarMap as ScalarMapType,
     Set,
     String,
     Struct,
@@ -28,6 +26,12 @@ from feast.types import (
     UnixTimestamp,
     Uuid,
     ZonedTimestamp,
+)
+from feast.types import (
+    Map as MapType,
+)
+from feast.types import (
+    ScalarMap as ScalarMapType,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -64,7 +68,9 @@ def sequences():
 
 
 SEQUENCES = {
-    name: st.lists(element, max_size=5).map(lambda items, message=message: getattr(Value_pb2, message)(val=items))
+    name: st.lists(element, max_size=5).map(
+        lambda items, message=message: getattr(Value_pb2, message)(val=items)
+    )
     for name, message, element in sequences()
 }
 
@@ -96,7 +102,9 @@ NESTED = {
         lambda pairs: ScalarMap(val=[Value_pb2.ScalarMapEntry(key=k, value=v) for k, v in pairs])
     ),
     "zoned_timestamp_val": st.builds(
-        Value_pb2.ZonedTimestamp, unix_timestamp=INT64, zone=st.sampled_from(["UTC", "Europe/Berlin", ""])
+        Value_pb2.ZonedTimestamp,
+        unix_timestamp=INT64,
+        zone=st.sampled_from(["UTC", "Europe/Berlin", ""]),
     ),
 }
 VALUES = st.one_of(FLAT, *(member(name, strategy) for name, strategy in NESTED.items()))
@@ -122,8 +130,40 @@ DECLARED = {
     "f_struct": Struct({"a": Int64}),
     "f_list": Array(Array(Int64)),
     "f_set": Set(Array(Int64)),
-    **{f"f_{base}_list".lower(): Array(base) for base in (Bytes, String, Int32, Int64, Float64, Float32, Bool, UnixTimestamp, Json, Uuid, TimeUuid, Decimal, MapType)},
-    **{f"f_{base}_set".lower(): Set(base) for base in (Bytes, String, Int32, Int64, Float64, Float32, Bool, UnixTimestamp, Uuid, TimeUuid, Decimal)},
+    **{
+        f"f_{base}_list".lower(): Array(base)
+        for base in (
+            Bytes,
+            String,
+            Int32,
+            Int64,
+            Float64,
+            Float32,
+            Bool,
+            UnixTimestamp,
+            Json,
+            Uuid,
+            TimeUuid,
+            Decimal,
+            MapType,
+        )
+    },
+    **{
+        f"f_{base}_set".lower(): Set(base)
+        for base in (
+            Bytes,
+            String,
+            Int32,
+            Int64,
+            Float64,
+            Float32,
+            Bool,
+            UnixTimestamp,
+            Uuid,
+            TimeUuid,
+            Decimal,
+        )
+    },
 }
 
 
@@ -163,7 +203,9 @@ NUMBERS = [0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e
 @pytest.mark.parametrize("number", NUMBERS)
 def test_floats_come_back_bit_for_bit(harness, number):
     view = make_view(fields={"d": Float64, "f": Float32, "l": Array(Float32), "s": Set(Float64)})
-    single = struct.unpack("f", struct.pack("f", min(max(number, -3e38), 3e38) if math.isfinite(number) else number))[0]
+    single = struct.unpack(
+        "f", struct.pack("f", min(max(number, -3e38), 3e38) if math.isfinite(number) else number)
+    )[0]
     row = {
         "d": Value(double_val=number),
         "f": Value(float_val=single),
@@ -176,7 +218,9 @@ def test_floats_come_back_bit_for_bit(harness, number):
 
 
 def test_extremes(harness):
-    view = make_view(fields={"i": Int64, "t": String, "b": Bytes, "e": Array(Float32), "l": Array(String)})
+    view = make_view(
+        fields={"i": Int64, "t": String, "b": Bytes, "e": Array(Float32), "l": Array(String)}
+    )
     row = {
         "i": integer(-(2**63)),
         "t": Value(string_val="a\0b\u2028é🙂"),
@@ -202,7 +246,16 @@ def test_a_kind_that_a_later_feast_adds_is_kept(harness):
     assert back["other"].SerializeToString() == b"\xfa\x07\x03new"
 
 
-@pytest.mark.parametrize(("old", "new"), [(Int64, String), (String, Array(Float32)), (Array(Float32), Array(Float64)), (Float64, Int32), (Json, MapType)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Int64, String),
+        (String, Array(Float32)),
+        (Array(Float32), Array(Float64)),
+        (Float64, Int32),
+        (Json, MapType),
+    ],
+)
 def test_a_retyped_feature_keeps_its_values(harness, old, new):
     view = make_view(fields={"f": old, "other": Int64})
     values = [
@@ -213,12 +266,12 @@ def test_a_retyped_feature_keeps_its_values(harness, old, new):
         Value(),
         Value(null_val=0),
     ]
-    harness.write(view, *((key(id=i), {"f": v, "other": integer(i)}, at(0)) for i, v in enumerate(values)))
+    harness.write(
+        view, *((key(id=i), {"f": v, "other": integer(i)}, at(0)) for i, v in enumerate(values))
+    )
     edited = make_view(fields={"f": new, "other": Int64})
     harness.update([edited])
     rows = harness.read(edited, *(key(id=i) for i in range(len(values))))
     for i, (value, (_, row)) in enumerate(zip(values, rows, strict=True)):
         assert same(row["f"], value)
         assert row["other"] == integer(i)
-
-
