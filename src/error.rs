@@ -97,6 +97,11 @@ impl Error {
         self.kind
     }
 
+    /// Whether the call was wrong, rather than the file or the machine.
+    pub fn is_callers(&self) -> bool {
+        matches!(self.kind.class(), ErrorClass::InvalidInput | ErrorClass::NotFound)
+    }
+
     /// The sentence for a person.
     pub fn message(&self) -> &str {
         &self.message

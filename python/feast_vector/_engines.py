@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from feast_vector._core import Engine
+from feast_vector._same_process import watch
 
 if TYPE_CHECKING:
     from feast_vector.online_store import VectorOnlineStoreConfig
@@ -27,6 +28,7 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         search_threads=config.search_threads,
     )
     _live.add(engine)
+    watch(path)
     return engine
 
 

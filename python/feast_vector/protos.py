@@ -73,7 +73,7 @@ class WriteStream:
             columns = [
                 pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
                 pa.array([_utc(row[2]) for row in rows], _TIMESTAMP),
-                pa.array([None if row[3] is None else _utc(row[3]) for row in rows], _TIMESTAMP),
+                pa.array([_utc_or_none(row[3]) for row in rows], _TIMESTAMP),
             ]
         except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
             message = f"a row's entity key or timestamps cannot be written: {cause}"
@@ -94,6 +94,11 @@ def _utc(time: datetime) -> int:
     if time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
     return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def _utc_or_none(time: datetime | None) -> int | None:
+    # pandas has a time that is none, NaT, which is not equal to itself.
+    return None if time is None or time != time else _utc(time)  # noqa: PLR0124
 
 
 def _times(column: pa.Array) -> list[datetime | None]:

@@ -87,10 +87,11 @@ impl Engine {
         let key = (request.view.clone(), request.feature.to_owned(), request.query.len());
         let entry = self.vectors.entry(key.clone());
         // The cache is locked before the snapshot is taken, so that it can only be behind it.
-        let cache = entry.lock();
+        let mut cache = entry.lock();
         let features: Vec<&str> = request.features.iter().map(String::as_str).collect();
         let answer = self.store.read(|snapshot| {
             let Some(table) = snapshot.table(request.view)? else {
+                *cache = VectorCache::default();
                 return answer(&[], &features, empty_rows(features.len()));
             };
             let column = vector_column(&table.schema, request)?;

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::lock::{self, LockFile};
 use super::open::{self, StoreOptions};
-use crate::error::{Error, ErrorClass, Result};
+use crate::error::{Error, Result};
 use crate::schema::{TableSchema, ViewId};
 
 /// Idle readers that are kept; more are opened for a burst and closed after it.
@@ -83,15 +83,17 @@ impl Store {
 
     fn try_read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         let reader = self.take_reader()?;
-        run_in_transaction(&reader.connection, "BEGIN", || {
+        let answer = run_in_transaction(&reader.connection, "BEGIN", || {
             work(&Snapshot { store: self, connection: &reader.connection })
-        })
-        .inspect(|_| {
+        });
+        // After an error of the call the connection is as good as before; after others perhaps not.
+        if answer.as_ref().map_or_else(Error::is_callers, |_| true) {
             let mut readers = self.readers.lock();
             if readers.len() < IDLE_READERS {
                 readers.push(reader);
             }
-        })
+        }
+        answer
     }
 
     /// Runs `work` in a write transaction, which is committed if `work` succeeds and rolled back
@@ -160,10 +162,10 @@ impl Store {
 
     /// Leads errors of the file, rather than of the call, by its path.
     fn with_path(&self, error: Error) -> Error {
-        match error.kind().class() {
-            ErrorClass::InvalidInput | ErrorClass::NotFound => error,
-            _ => error.at(format_args!("online store '{}'", self.options.path.display())),
+        if error.is_callers() {
+            return error;
         }
+        error.at(format_args!("online store '{}'", self.options.path.display()))
     }
 }
 

@@ -22,6 +22,9 @@ const PAGE_SIZE: i64 = 4096;
 /// Bytes of page cache of each connection.
 const CACHE_KIB: i64 = 16 * 1024;
 
+/// Bytes that the write-ahead log keeps once its content is in the database.
+const MAX_IDLE_LOG: i64 = 64 << 20;
+
 /// Prepared statements kept by each connection.
 const STATEMENT_CACHE: usize = 128;
 
@@ -81,6 +84,7 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     connection.busy_timeout(options.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG)?;
     connection.pragma_update(None, "synchronous", options.durability.pragma())?;
     if format_of(&connection)? != Format::Current {
         bring_to_current(&connection, options)?;

@@ -1,9 +1,11 @@
 """What Feast asks of an online store: writes, reads, schema changes, teardown."""
 
 import asyncio
+import inspect
 import pickle
 from datetime import datetime, timedelta, timezone
 
+import pandas as pd
 from conftest import (
     at,
     integer,
@@ -16,6 +18,7 @@ from conftest import (
     vector_view,
 )
 from feast import Field, ValueType
+from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Int64
 
@@ -120,6 +123,26 @@ def test_naive_times_are_utc_and_microseconds_are_kept(harness):
     )
     times = [time for time, _ in harness.read(view, key(id=1), key(id=2))]
     assert times == [naive.replace(tzinfo=timezone.utc), elsewhere]
+
+
+def test_times_of_pandas(harness):
+    view = make_view()
+    time = pd.Timestamp("2026-05-01 12:00:00.123456789", tz="Europe/Berlin")
+    harness.write(view, (key(id=1), {"number": integer(1)}, time, pd.NaT))
+    expected = datetime(2026, 5, 1, 10, 0, 0, 123456, tzinfo=timezone.utc)
+    assert harness.read(view, key(id=1)) == [(expected, {"number": integer(1)})]
+
+
+def test_signatures_are_feasts(harness):
+    looked_at = 0
+    for name, theirs in inspect.getmembers(OnlineStore, inspect.isfunction):
+        ours = getattr(type(harness.store), name)
+        if ours is not theirs and not name.startswith("__"):
+            looked_at += 1
+            assert list(inspect.signature(ours).parameters) == list(
+                inspect.signature(theirs).parameters
+            ), name
+    assert looked_at >= 10
 
 
 def test_composite_string_and_bytes_keys(harness):

@@ -5,10 +5,12 @@ import os
 import pickle
 import random
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import (
@@ -213,6 +215,16 @@ def test_a_pickled_store_works_in_another_process(harness):
             pool.map(read_in_worker, [(harness.store, harness.config, view, i) for i in range(4)])
         )
     assert rows == [(at(0), i) for i in range(4)]
+
+
+def test_sqlite3_in_the_stores_process_is_warned_of(harness, tmp_path):
+    harness.read(make_view(), key(id=1))
+    path = Path(harness.config.online_store.path)
+    for name in (str(path), path, os.fsencode(path), str(path.parent / "." / path.name)):
+        with pytest.warns(RuntimeWarning, match="feast-vector uses in this process.*another proc"):
+            sqlite3.connect(name).close()
+    sqlite3.connect(tmp_path / "another.db").close()
+    sqlite3.connect(":memory:").close()
 
 
 def test_creating_a_store_opens_nothing(tmp_path):

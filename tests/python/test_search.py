@@ -1,6 +1,7 @@
 """Similarity search, through the store and through Feast."""
 
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from conftest import (
     key,
     make_harness,
     make_view,
+    sql_elsewhere,
     text,
     vector,
     vector_view,
@@ -166,6 +168,17 @@ harness.write(vector_view(metric="L2"), (key(id=6), row, at(0)))
     with in_another_process(tmp_path, code) as other:
         assert other.wait() == 0
     assert harness.search(view, [9, 9], 1) == [(6, "t6", 0)]
+
+
+def test_the_second_search_reads_no_vectors_from_the_file(harness):
+    """What another program does to a vector, past the change log, is not seen: it is in memory."""
+    view = vector_view(metric="L2")
+    write_points(harness, view)
+    before = harness.search(view, [3, 1])
+    sql_elsewhere(harness, "UPDATE shop_items SET embedding = zeroblob(8)")
+    assert harness.search(view, [3, 1]) == before
+    harness.store = pickle.loads(pickle.dumps(harness.store))
+    assert {distance for _, _, distance in harness.search(view, [0, 0])} == {0}
 
 
 def test_first_generation_api(harness):
