@@ -35,7 +35,7 @@ test-rust:
 	cargo test --no-default-features
 
 test-python: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: build
 	cargo fmt --check

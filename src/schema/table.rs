@@ -43,6 +43,8 @@ pub struct JoinKey {
     pub sql_name: String,
     /// Name of the Feast type.
     pub feast_type: String,
+    /// Whether a feature view declared the key; otherwise a written entity key just had it.
+    pub declared: bool,
 }
 
 /// What has to be done so that a table fits an edited feature view.
@@ -145,12 +147,13 @@ impl TableSchema {
     }
 
     /// Adds a column for a join key under a free name.
-    pub fn add_join_key(&mut self, name: &str, feast_type: &str) {
+    pub fn add_join_key(&mut self, name: &str, feast_type: &str, declared: bool) {
         let sql_name = super::free_name(name, &mut self.taken_names());
         self.join_keys.push(JoinKey {
             name: name.to_owned(),
             sql_name,
             feast_type: feast_type.to_owned(),
+            declared,
         });
     }
 
@@ -228,13 +231,11 @@ impl TableSchema {
     }
 
     fn join_keys_differ(&self, spec: &ViewSpec) -> bool {
-        if self.join_keys.is_empty() || spec.join_keys.is_empty() {
-            // Views whose entities are not known yet (written before `feast apply`) fit any.
-            return false;
-        }
-        let ours: HashSet<&str> = self.join_keys.iter().map(|key| key.name.as_str()).collect();
+        let declared = self.join_keys.iter().filter(|key| key.declared);
+        let ours: HashSet<&str> = declared.map(|key| key.name.as_str()).collect();
         let theirs: HashSet<&str> = spec.join_keys.iter().map(|key| key.name.as_str()).collect();
-        ours != theirs
+        // A table that was written before its view was applied knows no entities: it fits any.
+        !ours.is_empty() && !theirs.is_empty() && ours != theirs
     }
 
     fn taken_names(&self) -> HashSet<String> {
@@ -269,7 +270,7 @@ mod tests {
 
     fn table(features: &[(&str, &str)]) -> TableSchema {
         let mut table = TableSchema::new(1, 1, "p_v".into(), ViewId::new("p", "v"), 1);
-        table.add_join_key("id", "INT64");
+        table.add_join_key("id", "INT64", true);
         for feature in &spec(features).features {
             table.add_feature(feature, true);
         }

@@ -137,6 +137,7 @@ impl Snapshot<'_> {
                     name: row.get(2)?,
                     sql_name: row.get(3)?,
                     feast_type,
+                    declared: row.get(6)?,
                 });
             } else {
                 schema.push_column(Column {
@@ -194,7 +195,7 @@ impl WriteTxn<'_> {
                 key.feast_type,
                 ValueKind::from_feast_type(&key.feast_type).storage().name(),
                 None::<u32>,
-                true,
+                key.declared,
             ])?;
         }
         for column in &schema.columns {

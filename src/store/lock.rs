@@ -89,3 +89,27 @@ pub(super) fn busy() -> Error {
          feature_store.yaml",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_waits_and_then_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("online.db");
+        let (one, two) = (LockFile::open(&database).unwrap(), LockFile::open(&database).unwrap());
+        let held = one.acquire(Instant::now()).unwrap();
+        let start = Instant::now();
+        let error = two.acquire(start + Duration::from_millis(50)).unwrap_err();
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.message().contains("longer than `busy_timeout`"), "{error}");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| two.acquire(start + Duration::from_secs(60)).map(drop));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+}

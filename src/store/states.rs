@@ -99,4 +99,13 @@ mod tests {
         assert!(CellStates::decode(Some(&[0x80])).is_err());
         assert!(CellStates::decode(Some(&[4])).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_states_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..20)) {
+            if let Ok(states) = CellStates::decode(Some(&bytes)) {
+                proptest::prop_assert!(states.0.len() <= bytes.len());
+            }
+        }
+    }
 }

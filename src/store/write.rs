@@ -11,7 +11,9 @@ use super::connections::WriteTxn;
 use super::states::{CellState, CellStates};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, DecodedKey, Val};
-use crate::schema::{Column, DUMMY_JOIN_KEY, FeatureSpec, TableSchema, ValueKind, ViewSpec, quote};
+use crate::schema::{
+    Column, DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec, quote,
+};
 
 /// What a write does to a row that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +194,7 @@ impl RowWriter<'_> {
         let feature_type = kind.name().to_owned();
         let spec =
             FeatureSpec { name: name.clone(), feast_type: feature_type, vector_length: None };
-        self.change_schema(|txn, schema| txn.add_undeclared(schema, &[spec]))?;
+        self.change_schema(|txn, schema| txn.add_features(schema, &[spec], false))?;
         let position = self.schema.columns.len() - 1;
         self.positions[feature] = Some(position);
         Ok(position)
@@ -205,12 +207,15 @@ impl RowWriter<'_> {
             .filter(|(name, _)| {
                 name != DUMMY_JOIN_KEY && self.schema.join_keys.iter().all(|key| key.name != *name)
             })
-            .map(|(name, val)| (name.clone(), val.kind()))
+            .map(|(name, val)| JoinKeySpec {
+                name: name.clone(),
+                feast_type: val.kind().name().to_owned(),
+            })
             .collect();
         if unknown.is_empty() {
             return Ok(());
         }
-        self.change_schema(|txn, schema| txn.add_join_keys(schema, &unknown))
+        self.change_schema(|txn, schema| txn.add_join_keys(schema, &unknown, false))
     }
 
     fn change_schema(

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import dill
 import pytest
 from conftest import (
     at,
@@ -225,6 +226,13 @@ def test_sqlite3_in_the_stores_process_is_warned_of(harness, tmp_path):
             sqlite3.connect(name).close()
     sqlite3.connect(tmp_path / "another.db").close()
     sqlite3.connect(":memory:").close()
+
+
+def test_dill_as_feasts_spark_engine_uses_it(harness):
+    view = make_view()
+    harness.write(view, (key(id=0), {"number": integer(0)}, at(0)))
+    store, config = dill.loads(dill.dumps((harness.store, harness.config)))
+    assert store.online_read(config, view, [key(id=0)]) == harness.read(view, key(id=0))
 
 
 def test_creating_a_store_opens_nothing(tmp_path):

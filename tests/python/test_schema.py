@@ -60,6 +60,31 @@ def test_other_join_keys_start_an_empty_table(harness):
     assert harness.read(other, key(id=1), key(item_id=1)) == [(None, None)] * 2
 
 
+def test_a_stray_key_does_not_cost_the_table(harness):
+    """A writer's wrong join key is not the view's: the next apply must not start anew for it."""
+    view = make_view()
+    harness.update([view])
+    harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
+    harness.write(view, (key(id=1, shop="s"), {"number": integer(2)}, at(0)))
+    harness.update([view])
+    assert harness.read(view, key(id=1))[0][1] == {"number": integer(1)}
+    assert harness.read(view, key(id=1, shop="s"))[0][1] == {"number": integer(2)}
+
+
+def test_a_view_that_is_written_before_it_is_applied(harness):
+    view = make_view()
+    columns, view.entity_columns = view.entity_columns, []
+    harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
+    view.entity_columns = columns
+    view.features[0].vector_length = 3
+    harness.update([view])
+    assert harness.read(view, key(id=1))[0][1] == {"number": integer(1)}
+    query = "SELECT name, declared FROM _feast_vector_columns WHERE role = 'join_key'"
+    assert sql_elsewhere(harness, query) == [("id", 1)]
+    harness.update([make_view(join_key="other")])
+    assert harness.read(view, key(id=1)) == [(None, None)]
+
+
 def test_awkward_names(harness):
     fields = dict.fromkeys(
         ["row_id", "Entity_Key", "cell_states", 'a"b', "select", "Ärger", "x y", "ID", "a", "A"],
