@@ -168,18 +168,18 @@ fn foreign(connection: &Connection) -> Error {
             |row| row.get::<_, i64>(0),
         )
         .unwrap_or(0);
-    let whose = if feast_sqlite > 0 {
-        "the file belongs to Feast's own sqlite online store"
-    } else {
-        "the file is a SQLite database of another program"
-    };
+    if feast_sqlite > 0 {
+        return Error::new(
+            ErrorKind::FeastSqlite,
+            "the file belongs to Feast's own sqlite online store, which may still be in use; \
+             feast-vector does not touch it. Add a `path` of another file to the online_store \
+             section of feature_store.yaml, then run `feast apply` and `feast materialize`",
+        );
+    }
     Error::new(
         ErrorKind::NotOurs,
-        format!(
-            "{whose}; feast-vector does not touch it. Set another `path` in the online_store \
-             section of feature_store.yaml (or move the file away), then run `feast apply` and \
-             `feast materialize`"
-        ),
+        "the file is a SQLite database of another program; feast-vector does not touch it. Set \
+         another `path` in the online_store section of feature_store.yaml, or move the file away",
     )
 }
 

@@ -97,9 +97,11 @@ def test_a_database_of_feasts_own_sqlite_store(harness, tmp_path):
     theirs.update([make_view()])
     theirs.write(make_view(), (key(id=1), {"number": integer(1)}, at(0)))
     harness.config.online_store.path = theirs.config.online_store.path
-    pattern = "belongs to Feast's own sqlite online store; feast-vector does not touch it. Set ano"
-    with pytest.raises(errors.FormatError, match=pattern):
+    pattern = r"belongs to Feast's own sqlite online store.*does not touch it. Add a `path` of an"
+    with pytest.raises(errors.FormatError, match=pattern) as caught:
         harness.update([make_view()])
+    assert caught.value.kind == "feast_sqlite_file"
+    assert theirs.read(make_view(), key(id=1)) == [(at(0), {"number": integer(1)})]
 
 
 def test_a_database_of_a_newer_version(harness):
