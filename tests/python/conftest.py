@@ -127,7 +127,23 @@ def make_harness(folder, project="shop", kind="vector", **online):
         entity_key_serialization_version=3,
         repo_path=folder,
     )
-    return Harness(store=get_online_store_from_config(config.online_store), config=config)
+    store = get_online_store_from_config(config.online_store)
+    if kind == "sqlite":
+        _feasts_own.append(store)
+    return Harness(store=store, config=config)
+
+
+_feasts_own = []
+
+
+@pytest.fixture(autouse=True)
+def close_feasts_own():
+    """Close the connections that Feast's sqlite store leaves open."""
+    yield
+    while _feasts_own:
+        connection = _feasts_own.pop()._conn
+        if connection is not None:
+            connection.close()
 
 
 def in_another_process(folder, code, **options):
