@@ -97,16 +97,33 @@ fn scalar_l2_squared<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
     }
 }
 
-/// Accumulators: four 512-bit registers of f32, enough to hide the latency of an addition.
-const LANES: usize = 64;
+/// Accumulators: four 512-bit registers of f32, enough to hide the latency of an addition; and one
+/// for what does not fill four.
+const WIDE: usize = 64;
+const NARROW: usize = 16;
 
-/// Sums `step` over pairs, `LANES` sums side by side. Inlined into a function that is compiled for
-/// an instruction set, so that it uses that set.
+/// Sums `step` over pairs. Inlined into a function that is compiled for an instruction set, so that
+/// it uses that set.
+#[inline(always)]
+fn sum_pairs<T: Real>(a: &[T], b: &[T], step: impl Fn(T, T, T) -> T) -> T {
+    let (wide, a, b) = sum_chunks::<T, WIDE>(a, b, &step);
+    let (narrow, a, b) = sum_chunks::<T, NARROW>(a, b, &step);
+    a.iter().zip(b).fold(wide.plus(narrow), |sum, (x, y)| step(sum, *x, *y))
+}
+
+/// `LANES` sums side by side, added up in pairs; and what is left of both sides.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "the shape that becomes SIMD registers")]
-fn sum_pairs<T: Real>(a: &[T], b: &[T], step: impl Fn(T, T, T) -> T) -> T {
-    let (a_chunks, a_tail) = a.as_chunks::<LANES>();
-    let (b_chunks, b_tail) = b.as_chunks::<LANES>();
+fn sum_chunks<'a, T: Real, const LANES: usize>(
+    a: &'a [T],
+    b: &'a [T],
+    step: &impl Fn(T, T, T) -> T,
+) -> (T, &'a [T], &'a [T]) {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    if a_chunks.is_empty() {
+        return (T::ZERO, a_rest, b_rest);
+    }
     let mut sums = [T::ZERO; LANES];
     for (x, y) in a_chunks.iter().zip(b_chunks) {
         for lane in 0..LANES {
@@ -120,34 +137,7 @@ fn sum_pairs<T: Real>(a: &[T], b: &[T], step: impl Fn(T, T, T) -> T) -> T {
             sums[lane] = sums[lane].plus(sums[lane + width]);
         }
     }
-    sum_tail(a_tail, b_tail, &step).plus(sums[0])
-}
-
-/// The rest that does not fill all lanes, in narrower steps.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "the shape that becomes SIMD registers")]
-fn sum_tail<T: Real>(a: &[T], b: &[T], step: &impl Fn(T, T, T) -> T) -> T {
-    const NARROW: usize = 16;
-    let (a_chunks, a_tail) = a.as_chunks::<NARROW>();
-    let (b_chunks, b_tail) = b.as_chunks::<NARROW>();
-    let mut sums = [T::ZERO; NARROW];
-    for (x, y) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..NARROW {
-            sums[lane] = step(sums[lane], x[lane], y[lane]);
-        }
-    }
-    let mut sum = T::ZERO;
-    for (x, y) in a_tail.iter().zip(b_tail) {
-        sum = step(sum, *x, *y);
-    }
-    let mut width = NARROW;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            sums[lane] = sums[lane].plus(sums[lane + width]);
-        }
-    }
-    sums[0].plus(sum)
+    (sums[0], a_rest, b_rest)
 }
 
 #[inline(always)]
