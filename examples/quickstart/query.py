@@ -9,7 +9,7 @@ answer = store.get_online_features(
     features=["items:name", "items:data", "items:number"],
     entity_rows=[{"id": 7}, {"id": 42}],
 ).to_dict()
-print(answer)
+print({name: answer[name] for name in ("id", "name", "data", "number")})
 
 print("\n>>> retrieve_online_documents_v2, the five nearest to item 42")
 embedding = store.get_online_features(

@@ -31,7 +31,7 @@ def vector_field(table: FeatureView) -> Any:  # noqa: ANN401
             f"feature view '{table.name}' has no vector field; declare one with "
             "`Field(..., dtype=Array(Float32), vector_index=True)` and run `feast apply`"
         )
-    raise InvalidInputError(message, "no_vector_field")
+    raise InvalidInputError(message, "not_a_vector")
 
 
 def split_requested(table: FeatureView, requested: list[str]) -> tuple[list[str], list[str]]:

@@ -218,10 +218,10 @@ class VectorOnlineStore(OnlineStore):
         """
         if query_string is not None or embedding is None:
             message = "feast-vector searches by vector: pass `query`; text search is not built yet"
-            raise InvalidInputError(message, "unsupported")
+            raise InvalidInputError(message, "invalid_argument")
         if filters is not None:
             message = "feast-vector does not filter searches yet"
-            raise InvalidInputError(message, "unsupported")
+            raise InvalidInputError(message, "invalid_argument")
         found = self._search(
             config, table, requested_features or [], embedding, top_k, distance_metric
         )
@@ -246,7 +246,7 @@ class VectorOnlineStore(OnlineStore):
                 "vector search is off; set `vector_enabled: true` in the online_store section of "
                 "feature_store.yaml"
             )
-            raise InvalidInputError(message, "vector_disabled")
+            raise InvalidInputError(message, "invalid_argument")
         field = arguments.vector_field(table)
         features, join_keys = arguments.split_requested(table, requested)
         batch = self._engine(config).search(

@@ -235,6 +235,14 @@ def test_every_kind_of_the_core_has_its_class():
     }
 
 
+def test_kinds_raised_in_python_are_the_cores():
+    package = Path(feast_vector.__file__).parent
+    raised = re.compile(r'(\w+Error)\(\s*\w+,\s*"(\w+)"\s*\)')
+    found = {match for file in package.glob("*.py") for match in raised.findall(file.read_text())}
+    assert len(found) >= 5
+    assert found <= {(name, kind) for kind, name in _core.error_kinds().items()}
+
+
 def test_exceptions_survive_pickling():
     error = errors.BusyError("wait", "busy")
     back = pickle.loads(pickle.dumps(error))
