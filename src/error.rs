@@ -73,8 +73,6 @@ error_kinds! {
     Io = "io", Storage;
     /// The file is not a SQLite database, or is one of another program.
     NotOurs = "not_a_feast_vector_file", Format;
-    /// The file is one of Feast's own sqlite online store.
-    FeastSqlite = "feast_sqlite_file", Format;
     /// The file was written by a newer version.
     NewerFormat = "newer_format", Format;
     /// The database is damaged.

@@ -122,6 +122,9 @@ fn prepare_folder(path: &Path) -> Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 enum Format {
     Empty,
+    /// Feast's own sqlite store, whose file a repo brings along that changes only the type. Its
+    /// tables stay and ours come beside them; `docs/adr/0001` says why.
+    FeastSqlite,
     Older(i64),
     Current,
 }
@@ -137,12 +140,23 @@ fn format_of(connection: &Connection) -> Result<Format> {
             _ => Err(newer(connection, version)),
         };
     }
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
-    if application == 0 && version == 0 && tables == 0 {
-        return Ok(Format::Empty);
+    let count = |condition: &str| {
+        let sql = format!("SELECT count(*) FROM sqlite_schema WHERE {condition}");
+        connection.query_row(&sql, [], |row| row.get::<_, i64>(0))
+    };
+    if application == 0 && version == 0 {
+        if count("TRUE")? == 0 {
+            return Ok(Format::Empty);
+        }
+        if count("sql LIKE '%feature_name TEXT%vector_value BLOB%'")? > 0 {
+            return Ok(Format::FeastSqlite);
+        }
     }
-    Err(foreign(connection))
+    Err(Error::new(
+        ErrorKind::NotOurs,
+        "the file is a SQLite database of another program; feast-vector does not touch it. Set \
+         another `path` in the online_store section of feature_store.yaml",
+    ))
 }
 
 fn newer(connection: &Connection, version: i64) -> Error {
@@ -160,35 +174,12 @@ fn newer(connection: &Connection, version: i64) -> Error {
     )
 }
 
-fn foreign(connection: &Connection) -> Error {
-    let feast_sqlite = connection
-        .query_row(
-            "SELECT count(*) FROM sqlite_schema WHERE sql LIKE '%feature_name%vector_value%'",
-            [],
-            |row| row.get::<_, i64>(0),
-        )
-        .unwrap_or(0);
-    if feast_sqlite > 0 {
-        return Error::new(
-            ErrorKind::FeastSqlite,
-            "the file belongs to Feast's own sqlite online store, which may still be in use; \
-             feast-vector does not touch it. Add a `path` of another file to the online_store \
-             section of feature_store.yaml, then run `feast apply` and `feast materialize`",
-        );
-    }
-    Error::new(
-        ErrorKind::NotOurs,
-        "the file is a SQLite database of another program; feast-vector does not touch it. Set \
-         another `path` in the online_store section of feature_store.yaml, or move the file away",
-    )
-}
-
 /// Creates or migrates under the writers' lock, so that one process does it and others wait.
 fn bring_to_current(connection: &Connection, options: &StoreOptions) -> Result<()> {
     let lock = LockFile::open(&options.path)?;
     let _held = lock.acquire(Instant::now() + options.busy_timeout)?;
     let found = format_of(connection)?;
-    if found == Format::Empty {
+    if matches!(found, Format::Empty | Format::FeastSqlite) {
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -204,7 +195,7 @@ fn bring_to_current(connection: &Connection, options: &StoreOptions) -> Result<(
         rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     match found {
         Format::Current => {}
-        Format::Empty => {
+        Format::Empty | Format::FeastSqlite => {
             catalog::create(&transaction)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         }

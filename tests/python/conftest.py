@@ -153,7 +153,9 @@ def in_another_process(folder, code, **options):
         "from pathlib import Path\nfrom conftest import *\n"
         f"harness = make_harness(Path({str(folder)!r}), **{options!r})\n{code}"
     )
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def sql_elsewhere(harness, sql):

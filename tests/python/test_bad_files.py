@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import at, in_another_process, integer, key, make_harness, make_view, text
+from conftest import at, in_another_process, integer, key, make_view, text
 from feast_vector import errors
 
 
@@ -90,18 +90,6 @@ def test_a_database_of_another_program(harness):
     sql(harness.config.online_store.path, "CREATE TABLE notes (text)")
     with pytest.raises(errors.FormatError, match="a SQLite database of another program"):
         harness.read(make_view(), key(id=1))
-
-
-def test_a_database_of_feasts_own_sqlite_store(harness, tmp_path):
-    theirs = make_harness(tmp_path, kind="sqlite")
-    theirs.update([make_view()])
-    theirs.write(make_view(), (key(id=1), {"number": integer(1)}, at(0)))
-    harness.config.online_store.path = theirs.config.online_store.path
-    pattern = r"belongs to Feast's own sqlite online store.*does not touch it. Add a `path` of an"
-    with pytest.raises(errors.FormatError, match=pattern) as caught:
-        harness.update([make_view()])
-    assert caught.value.kind == "feast_sqlite_file"
-    assert theirs.read(make_view(), key(id=1)) == [(at(0), {"number": integer(1)})]
 
 
 def test_a_database_of_a_newer_version(harness):

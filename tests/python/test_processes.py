@@ -21,6 +21,7 @@ from conftest import (
     key,
     make_harness,
     make_view,
+    sql_elsewhere,
     text,
     vector,
     vector_view,
@@ -226,6 +227,36 @@ def test_sqlite3_in_the_stores_process_is_warned_of(harness, tmp_path):
             sqlite3.connect(name).close()
     sqlite3.connect(tmp_path / "another.db").close()
     sqlite3.connect(":memory:").close()
+
+
+def test_the_file_of_feasts_own_sqlite_store_is_shared(tmp_path):
+    """A repo that changes only `type: sqlite` to `type: vector` points us at that store's file."""
+    code = """
+view = make_view()
+harness.update([view])
+harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
+print("written", flush=True)
+sys.stdin.readline()
+harness.write(view, (key(id=2), {"number": integer(2)}, at(0)))
+print([row["number"].int64_val for _, row in harness.read(view, key(id=1), key(id=2))], flush=True)
+"""
+    with in_another_process(tmp_path, code, kind="sqlite") as theirs:
+        assert theirs.stdout.readline() == "written\n"
+        ours, view = make_harness(tmp_path), make_view()
+        ours.config.online_store.path = str(tmp_path / "sqlite.db")
+        assert ours.read(view, key(id=1)) == [(None, None)]
+        ours.update([view])
+        ours.write(view, (key(id=1), {"number": integer(10)}, at(0)))
+        # Who still serves from the old store goes on, on its own tables.
+        theirs.stdin.write("\n")
+        theirs.stdin.flush()
+        assert theirs.stdout.readline() == "[1, 2]\n"
+    assert ours.read(view, key(id=1), key(id=2)) == [
+        (at(0), {"number": integer(10)}),
+        (None, None),
+    ]
+    assert sql_elsewhere(ours, "SELECT number FROM shop_items_2") == [(10,)]
+    assert sql_elsewhere(ours, "SELECT count(DISTINCT entity_key) FROM shop_items") == [(2,)]
 
 
 def test_dill_as_feasts_spark_engine_uses_it(harness):
