@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{ViewId, ViewSpec};
-use crate::store::{self, RowKey, Rows, Store, StoreOptions};
+use crate::store::{self, RowKey, Store, StoreOptions};
 
 use gate::Gate;
 pub use search::SearchRequest;
@@ -155,9 +155,4 @@ fn batch(
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn arrow_error(cause: arrow::error::ArrowError) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("Arrow: {cause}"))
-}
-
-/// The answer to a search that finds nothing.
-fn empty_rows(features: usize) -> Rows {
-    store::no_rows(0, features)
 }

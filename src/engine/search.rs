@@ -7,11 +7,11 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use ndarray::ArrayView1;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Engine, batch, empty_rows, now};
+use super::{Engine, batch, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Resident, VectorSet};
 use crate::schema::{Column, Element, TableSchema, ViewId};
-use crate::store::{Changes, Micros, RowKey, Snapshot, StoredVector, TableState};
+use crate::store::{self, Changes, Micros, RowKey, Rows, Snapshot, StoredVector, TableState};
 use crate::vector::{Hit, Metric};
 
 /// What to search for.
@@ -92,7 +92,7 @@ impl Engine {
         let answer = self.store.read(|snapshot| {
             let Some(table) = snapshot.table(request.view)? else {
                 *cache = VectorCache::default();
-                return answer(&[], &features, empty_rows(features.len()));
+                return answer(&[], &features, store::no_rows(0, features.len()));
             };
             let column = vector_column(&table.schema, request)?;
             let now = now();
@@ -126,7 +126,7 @@ impl Engine {
     }
 }
 
-fn answer(hits: &[Hit], features: &[&str], rows: crate::store::Rows) -> Result<RecordBatch> {
+fn answer(hits: &[Hit], features: &[&str], rows: Rows) -> Result<RecordBatch> {
     let distances: ArrayRef =
         Arc::new(hits.iter().map(|hit| Some(hit.distance)).collect::<Float64Array>());
     let leading = vec![

@@ -71,11 +71,6 @@ impl Store {
         }
     }
 
-    /// The database file.
-    pub fn path(&self) -> &Path {
-        &self.options.path
-    }
-
     /// Runs `work` in a read transaction.
     pub fn read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         self.try_read(work).map_err(|error| self.with_path(error))

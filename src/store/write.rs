@@ -126,7 +126,7 @@ impl<'a> WriteTxn<'a> {
     }
 }
 
-impl RowWriter<'_> {
+impl<'a> RowWriter<'a> {
     /// Writes one row.
     pub fn write(&mut self, row: &RowWrite<'_>) -> Result<()> {
         let number = self.row;
@@ -152,18 +152,19 @@ impl RowWriter<'_> {
             columns.push(position);
             cells.push((position, cell, state));
         }
-        self.prepare(&columns)?;
-        match self.stored(&key, row)? {
+        let mut statements = self.statements_for(&columns)?;
+        match self.stored(&mut statements, &key, row)? {
             Found::Newer => self.counts.ignored += 1,
             Found::Older(stored) => {
-                self.update(stored, row, &cells)?;
+                self.update(&mut statements, stored, row, &cells)?;
                 self.counts.written += 1;
             }
             Found::Nothing => {
-                self.insert(&key, &decoded, row, &cells)?;
+                self.insert(&mut statements, &key, &decoded, row, &cells)?;
                 self.counts.written += 1;
             }
         }
+        self.statements = Some(statements);
         Ok(())
     }
 
@@ -227,10 +228,12 @@ impl RowWriter<'_> {
         Ok(())
     }
 
-    fn stored(&mut self, key: &[u8], row: &RowWrite<'_>) -> Result<Found> {
-        let Some(statements) = &mut self.statements else {
-            return Ok(Found::Nothing);
-        };
+    fn stored(
+        &mut self,
+        statements: &mut Statements<'_>,
+        key: &[u8],
+        row: &RowWrite<'_>,
+    ) -> Result<Found> {
         let found = statements
             .find
             .query_row([key], |stored| {
@@ -265,6 +268,7 @@ impl RowWriter<'_> {
 
     fn update(
         &mut self,
+        statements: &mut Statements<'_>,
         mut stored: Stored,
         row: &RowWrite<'_>,
         cells: &[(usize, Cell, CellState)],
@@ -272,9 +276,6 @@ impl RowWriter<'_> {
         for (position, _, state) in cells {
             stored.states.set(self.schema.columns[*position].id, *state);
         }
-        let Some(statements) = &mut self.statements else {
-            return Ok(());
-        };
         let update = &mut statements.update;
         update.raw_bind_parameter(1, row.event)?;
         update.raw_bind_parameter(2, row.created)?;
@@ -291,6 +292,7 @@ impl RowWriter<'_> {
 
     fn insert(
         &mut self,
+        statements: &mut Statements<'_>,
         key: &[u8],
         decoded: &DecodedKey,
         row: &RowWrite<'_>,
@@ -300,9 +302,6 @@ impl RowWriter<'_> {
         for (position, _, state) in cells {
             states.set(self.schema.columns[*position].id, *state);
         }
-        let Some(statements) = &mut self.statements else {
-            return Ok(());
-        };
         let insert = &mut statements.insert;
         insert.raw_bind_parameter(1, key)?;
         insert.raw_bind_parameter(2, row.event)?;
@@ -326,10 +325,11 @@ impl RowWriter<'_> {
         Ok(())
     }
 
-    /// Has statements ready for rows with values for these columns; mostly they are the last row's.
-    fn prepare(&mut self, columns: &[usize]) -> Result<()> {
-        if self.statements.as_ref().is_some_and(|statements| statements.columns == columns) {
-            return Ok(());
+    /// Statements for rows with values for these columns; mostly they are the last row's.
+    fn statements_for(&mut self, columns: &[usize]) -> Result<Statements<'a>> {
+        match self.statements.take() {
+            Some(statements) if statements.columns == columns => return Ok(statements),
+            _ => {}
         }
         let table = quote(&self.schema.sql_name);
         let names: Vec<String> =
@@ -356,7 +356,7 @@ impl RowWriter<'_> {
         update.push_str(" WHERE row_id = ?");
 
         let connection = self.txn.connection;
-        self.statements = Some(Statements {
+        Ok(Statements {
             columns: columns.to_vec(),
             find: connection.prepare_cached(&format!(
                 "SELECT row_id, event_timestamp, created_timestamp, expires_at, cell_states
@@ -364,8 +364,7 @@ impl RowWriter<'_> {
             ))?,
             insert: connection.prepare_cached(&insert)?,
             update: connection.prepare_cached(&update)?,
-        });
-        Ok(())
+        })
     }
 }
 

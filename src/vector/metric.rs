@@ -48,13 +48,13 @@ impl Metric {
 }
 
 /// The distance of two vectors of equal length in double precision. Not finite only where the
-/// vectors are not, or where the distance itself exceeds `f64`.
+/// vectors are not, or where the distance (for L2 its square) exceeds `f64`.
 pub fn distance(metric: Metric, a: impl Iterator<Item = f64>, b: impl Iterator<Item = f64>) -> f64 {
     let pairs = a.zip(b);
     match metric {
         Metric::InnerProduct => -pairs.fold(0.0, |sum, (x, y)| sum + x * y),
         Metric::L2 => {
-            // hypot-like scaling would cost a second pass; f32 elements cannot overflow here.
+            // The squares of f32 elements cannot overflow here.
             pairs.fold(0.0, |sum: f64, (x, y)| sum + (x - y) * (x - y)).sqrt()
         }
         Metric::Cosine => cosine(pairs.collect()),
