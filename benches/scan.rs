@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use feast_vector::vector::{BLOCK_ROWS, Block, Isa, Metric, Query, scan};
+use feast_vector::vector::{BLOCK_ROWS, Block, Isa, Metric, Query, RowMeta, Scope, scan};
 
 const ROUNDS: usize = 41;
 
@@ -41,7 +41,7 @@ fn random_blocks(rows: usize, dim: usize) -> Vec<Arc<Block<f32>>> {
         let mut block = Block::new(dim);
         for row in first..(first + BLOCK_ROWS).min(rows) {
             let vector: Vec<f32> = (0..dim).map(|_| random()).collect();
-            block.push(row as i64, i64::MAX, &vector);
+            block.push(RowMeta::plain(row as i64), &vector);
         }
         blocks.push(Arc::new(block));
     }
@@ -49,12 +49,12 @@ fn random_blocks(rows: usize, dim: usize) -> Vec<Arc<Block<f32>>> {
 }
 
 fn compare(blocks: &[Arc<Block<f32>>], rows: usize, dim: usize, metric: Metric, threads: usize) {
-    let query = Query::<f32>::new((0..dim).map(|i| ((i * 7) % 13) as f64 - 6.0), metric, 10, 0);
+    let query = Query::<f32>::new((0..dim).map(|i| ((i * 7) % 13) as f64 - 6.0), metric, 10);
     let (mut floors, mut scans) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floors.push(milliseconds(|| read_all(blocks, threads)));
         scans.push(milliseconds(|| {
-            black_box(scan(blocks, &query, threads));
+            black_box(scan(blocks, &query, &Scope::default(), threads));
         }));
     }
     let (floor, scan) = (median(floors), median(scans));

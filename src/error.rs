@@ -53,10 +53,16 @@ error_kinds! {
     InvalidValue = "invalid_value", InvalidInput;
     /// An entity key that cannot be encoded or decoded.
     InvalidKey = "invalid_key", InvalidInput;
+    /// A filter with an operator or a value that its column cannot be compared by.
+    InvalidFilter = "invalid_filter", InvalidInput;
     /// A metric that is none of cosine, L2 and inner product.
     UnknownMetric = "unknown_metric", InvalidInput;
     /// A search over a feature that holds no vectors.
     NotAVector = "not_a_vector", InvalidInput;
+    /// A search for text in a view that has no text index.
+    TextSearchOff = "text_search_off", InvalidInput;
+    /// SQL that does not parse, or that would change something.
+    InvalidSql = "invalid_sql", InvalidInput;
     /// A feature that the view does not have.
     UnknownFeature = "unknown_feature", NotFound;
     /// Another writer held the database for longer than `busy_timeout`.

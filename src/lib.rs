@@ -4,9 +4,11 @@
 //! Modules, from the top down; a module uses only those below it:
 //!
 //! * [`engine`]: the facade, the only module that the Python boundary calls;
-//! * [`index`]: vectors resident in memory, following the commits of every process;
+//! * [`query`]: filters over resident rows, and the fusion of rankings;
+//! * [`index`]: vectors and scalars resident in memory, following the commits of every process;
 //! * [`store`]: SQLite, and all SQL, live only here;
 //! * [`vector`]: metrics, SIMD kernels, scans and top-k; knows no files and no SQL;
+//! * [`text`]: what texts and queries are cut into; pure;
 //! * [`schema`] and [`proto`]: column kinds, table layouts, and Feast's wire messages; pure;
 //! * [`error`]: what can go wrong, by what a caller would do about it.
 //!
@@ -16,8 +18,10 @@ pub mod engine;
 pub mod error;
 pub mod index;
 pub mod proto;
+pub mod query;
 pub mod schema;
 pub mod store;
+pub mod text;
 pub mod vector;
 
 #[cfg(feature = "python")]

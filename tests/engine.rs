@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimestampMicrosecondType};
-use feast_vector::engine::{Engine, SearchRequest, WriteRequest};
+use feast_vector::engine::{Engine, Form, SearchRequest, VectorQuery, WriteRequest};
 use feast_vector::proto::{DecodedKey, FloatSeq, Val, Value};
+use feast_vector::query::Fusion;
 use feast_vector::schema::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
 use feast_vector::store::{Conflict, StoreOptions};
 use feast_vector::vector::Metric;
-use ndarray::ArrayView1;
+use ndarray::ArrayView2;
 use prost::Message;
 
 const DIM: usize = 24;
@@ -29,6 +30,7 @@ fn view() -> ViewSpec {
             feature("title", "STRING", None),
             feature("embedding", "FLOAT_LIST", Some(DIM as u32)),
         ],
+        text_features: Vec::new(),
     }
 }
 
@@ -81,19 +83,37 @@ fn write(engine: &Engine, ids: &[i64], round: i64) {
     assert_eq!(counts.written, ids.len() as u64);
 }
 
-fn search(engine: &Engine, query: &[f64], metric: Metric, top_k: usize) -> Vec<(String, f64)> {
-    let view = ViewId::new("shop", "items");
-    let features = ["title".to_owned()];
-    let request = SearchRequest {
-        view: &view,
-        feature: "embedding",
-        query: ArrayView1::from(query),
-        metric,
+fn request<'a>(
+    view: &'a ViewSpec,
+    query: &'a [f64],
+    metric: Metric,
+    top_k: usize,
+) -> SearchRequest<'a> {
+    static FEATURES: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| vec!["title".to_owned()]);
+    SearchRequest {
+        view,
+        vectors: Some(VectorQuery {
+            feature: "embedding",
+            queries: ArrayView2::from_shape((1, query.len()), query).unwrap(),
+            metric,
+            max_distance: None,
+        }),
+        texts: None,
+        fusion: Fusion::default(),
+        filter: None,
+        not_before: None,
         top_k,
-        features: &features,
-    };
-    let batch = engine.search(&request).unwrap();
-    let titles = batch.column(3).as_binary::<i32>();
+        offset: 0,
+        features: Some(&FEATURES),
+        numbers_queries: false,
+        form: Form::Wire,
+    }
+}
+
+fn search(engine: &Engine, query: &[f64], metric: Metric, top_k: usize) -> Vec<(String, f64)> {
+    let batch = engine.search(&request(&view(), query, metric, top_k)).unwrap().rows;
+    let titles = batch.column(4).as_binary::<i32>();
     let distances = batch.column(2).as_primitive::<Float64Type>();
     (0..batch.num_rows())
         .map(|row| match Value::decode(titles.value(row)).unwrap().val {
@@ -164,7 +184,7 @@ fn reads_answer_in_the_order_of_the_keys() {
     write(&engine, &[1, 2, 3], 5);
     let keys = [entity(3), entity(9), entity(1)];
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let batch = engine.read(&ViewId::new("shop", "items"), &keys, None).unwrap();
+    let batch = engine.read(&view(), &keys, None, Form::Wire).unwrap();
     assert_eq!(
         batch.schema().field(0).data_type(),
         &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))

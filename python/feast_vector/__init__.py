@@ -6,6 +6,7 @@ import. The full class path ``feast_vector.online_store.VectorOnlineStore`` work
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from feast_vector.errors import (
 )
 
 if TYPE_CHECKING:
+    from feast_vector.native import VectorView, open_view, search, sql
     from feast_vector.online_store import VectorOnlineStore, VectorOnlineStoreConfig
 
 __version__ = _core.__version__
@@ -34,7 +36,11 @@ __all__ = [
     "StorageError",
     "VectorOnlineStore",
     "VectorOnlineStoreConfig",
+    "VectorView",
     "__version__",
+    "open_view",
+    "search",
+    "sql",
 ]
 
 if _core.DEBUG_BUILD:
@@ -52,11 +58,19 @@ if (_repo_config := sys.modules.get("feast.repo_config")) is not None:
         _types.setdefault("vector", "feast_vector.online_store.VectorOnlineStore")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import the store, and Feast with it, only when it is asked for."""
-    if name in ("VectorOnlineStore", "VectorOnlineStoreConfig"):
-        from feast_vector import online_store
+_LAZY = {
+    "VectorOnlineStore": "online_store",
+    "VectorOnlineStoreConfig": "online_store",
+    "VectorView": "native",
+    "open_view": "native",
+    "search": "native",
+    "sql": "native",
+}
 
-        return getattr(online_store, name)
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import what needs Feast, and Feast with it, only when it is asked for."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"feast_vector.{_LAZY[name]}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

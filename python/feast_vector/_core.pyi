@@ -1,7 +1,8 @@
 """The native core of feast-vector."""
 
 import os
-from typing import Final, Literal, Protocol, final
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ FORMAT_VERSION: Final[int]
 ISA: Final[str]
 """The instruction set that the kernels use on this machine."""
 
+_Literal: TypeAlias = bool | int | float | str | bytes | tuple[int] | tuple[str]
+_Condition: TypeAlias = tuple[str, str, list[_Literal]] | tuple[str, int]
+
 class _ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
@@ -41,6 +45,7 @@ class View:
         join_keys: (name, Feast type) of each join key, without the dummy key.
         features: (name, Feast type, vector length or None) of each feature. Feast types are
             named as in ``feast.ValueType``: ``"INT64"``, ``"FLOAT_LIST"``.
+        text_features: Features whose texts are to be searchable; none, if text search is off.
     """
 
     def __new__(
@@ -50,6 +55,7 @@ class View:
         version: int = 0,
         join_keys: list[tuple[str, str]] = ...,
         features: list[tuple[str, str, int | None]] = ...,
+        text_features: list[str] = ...,
     ) -> View: ...
 
 @final
@@ -73,8 +79,18 @@ class Engine:
         busy_timeout: float = 30.0,
         search_threads: int = 0,
     ) -> Engine: ...
-    def apply(self, project: str, views: list[View], dropped: list[str]) -> None:
-        """Make the project's tables what the views say; drop those of the dropped views."""
+    def apply(
+        self,
+        project: str,
+        views: list[View],
+        dropped: list[str],
+        progress: Callable[[str, int, int], Any] | None = None,
+    ) -> None:
+        """Make the project's tables what the views say; drop those of the dropped views.
+
+        Where a text index has to be filled, ``progress`` is called with the view's name, the rows
+        done, and all rows.
+        """
 
     def drop_project(self, project: str) -> None:
         """Drop every table of the project and shrink the file."""
@@ -98,31 +114,80 @@ class Engine:
         """
 
     def read(
-        self, view: View, keys: list[bytes], features: list[str] | None = None
+        self,
+        view: View,
+        keys: list[bytes],
+        features: list[str] | None = None,
+        *,
+        typed: bool = False,
     ) -> pa.RecordBatch:
         """Read features by entity key (serialized ``EntityKey``), a row for each key.
 
         Returns:
             ``event_timestamp`` (UTC, null where there is no row), then a binary column for each
-            feature: serialized ``Value``, empty for a null value, null for an absent feature.
+            feature: serialized ``Value``, empty for a null value, null for an absent feature. If
+            ``typed``: the join keys, the features in native types, ``event_timestamp``.
         """
 
     def search(
         self,
         view: View,
-        feature: str,
-        query: npt.NDArray[np.float64],
         *,
-        metric: str,
         top_k: int,
-        features: list[str],
-    ) -> pa.RecordBatch:
-        """Find the rows whose vectors are nearest to ``query`` of shape ``(d,)``, best first.
+        offset: int = 0,
+        feature: str | None = None,
+        queries: npt.NDArray[np.float64] | None = None,
+        metric: str = "cosine",
+        max_distance: float | None = None,
+        texts: list[str] | None = None,
+        text_match: str = "any",
+        rrf_k: float = 60.0,
+        vector_weight: float = 1.0,
+        text_weight: float = 1.0,
+        filter: list[_Condition] | None = None,  # noqa: A002
+        not_before: int | None = None,
+        features: list[str] | None = None,
+        numbers_queries: bool = False,
+        typed: bool = False,
+    ) -> tuple[pa.RecordBatch, str]:
+        """Find the best rows for each query, best first; those of the first query come first.
+
+        Args:
+            view: The feature view.
+            top_k: The most rows for each query.
+            offset: The best rows that are passed over for each query.
+            feature: The feature that holds the vectors.
+            queries: Query vectors of shape ``(q, d)``.
+            metric: How distance is measured.
+            max_distance: Rows further away are left out.
+            texts: Query texts; with ``queries`` as many, and the two rankings are fused.
+            text_match: ``"any"``, ``"all"``, ``"phrase"`` or ``"prefix"``.
+            rrf_k: The k of reciprocal rank fusion.
+            vector_weight: Weight of the ranking by vector in the fusion.
+            text_weight: Weight of the ranking by text.
+            filter: A filter in postfix order; times are ``(microseconds,)``, decimals
+                ``(digits,)``.
+            not_before: Rows of an event time before this, in microseconds, are left out.
+            features: Features of the rows; all, if not given.
+            numbers_queries: Whether a typed answer has the column ``query``.
+            typed: Whether features are answered in native types.
 
         Returns:
             ``entity_key`` (serialized ``EntityKey``), ``event_timestamp``, ``distance`` (float64,
-            lower is nearer), then the features as :meth:`read` gives them.
+            lower is nearer), ``text_rank`` (float64, BM25, higher is better), then the features as
+            :meth:`read` gives them. If ``typed``: ``query`` (int32, if asked for), the join keys,
+            the features in native types, ``event_timestamp``, and what there is of ``distance``,
+            ``text_rank`` and ``score`` (float64, the fused one). And how they were found, as JSON.
         """
+
+    def delete(self, view: View, keys: list[bytes]) -> int:
+        """Delete rows by entity key (serialized ``EntityKey``); says how many were there."""
+
+    def count(self, view: View, filter: list[_Condition] | None = None) -> int:  # noqa: A002
+        """How many rows have not expired and pass the filter."""
+
+    def sql(self, sql: str, parameters: list[int | float | str | bytes | None]) -> pa.RecordBatch:
+        """Run one reading SQL statement; columns are of int64, float64, string or binary."""
 
     def close(self) -> None:
         """Close every connection and let go of all vectors; the next call opens anew."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from feast import FeatureView
 from feast.repo_config import RepoConfig
+from feast.types import String
 from numpy.typing import NDArray
 
 from feast_vector import _core
 from feast_vector.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from feast_vector.online_store import VectorOnlineStoreConfig
 
 
 def vector_field(table: FeatureView) -> Any:  # noqa: ANN401
@@ -51,22 +55,53 @@ def split_requested(table: FeatureView, requested: list[str]) -> tuple[list[str]
     )
 
 
-def query_vector(
-    embedding: Sequence[float] | NDArray[Any], table: FeatureView, field: str
+def query_vectors(
+    queries: Sequence[Any] | NDArray[Any], table: FeatureView, field: str, *, many: bool = False
 ) -> NDArray[np.float64]:
-    """The query as an array of shape ``(d,)``."""
+    """The query, or the queries if ``many`` may be passed, as an array of shape ``(q, d)``."""
     place = f"feature view '{table.name}', feature '{field}'"
     try:
-        vector = np.asarray(embedding, dtype=np.float64)
+        vectors = np.asarray(queries, dtype=np.float64)
     except (TypeError, ValueError) as cause:
         message = f"{place}: the query vector has to be a list or array of numbers ({cause})"
         raise InvalidInputError(message, "invalid_query") from cause
-    if vector.ndim != 1:
+    if vectors.ndim == 1:
+        return vectors[np.newaxis]
+    if vectors.ndim == 2 and many:  # noqa: PLR2004
+        return vectors
+    message = (
+        f"{place}: the query vector has the shape {vectors.shape}; it has to have one dimension"
+        + (", or two for several queries" if many else "")
+    )
+    raise InvalidInputError(message, "invalid_query")
+
+
+def check_vector_search(online: VectorOnlineStoreConfig) -> None:
+    """Refuse to search by vector where that is switched off."""
+    if not online.vector_enabled:
         message = (
-            f"{place}: the query vector has the shape {vector.shape}; it has to have one dimension"
+            "vector search is off; set `vector_enabled: true` in the online_store section of "
+            "feature_store.yaml"
         )
-        raise InvalidInputError(message, "invalid_query")
-    return vector
+        raise InvalidInputError(message, "invalid_argument")
+
+
+def query_texts(
+    online: VectorOnlineStoreConfig,
+    table: FeatureView,
+    texts: str | Sequence[str] | None,
+    has_vectors: bool,  # noqa: FBT001
+) -> list[str] | None:
+    """The texts to search for; an empty one beside a vector is none."""
+    if texts is None or (texts == "" and has_vectors):
+        return None
+    if not isinstance(texts, str) and not all(isinstance(text, str) for text in texts):
+        message = f"feature view '{table.name}': the text to search for has to be a string"
+        raise InvalidInputError(message, "invalid_argument")
+    if online.text_search_enabled and not any(field.dtype == String for field in table.features):
+        message = f"feature view '{table.name}' has no feature of type String to search for text in"
+        raise InvalidInputError(message, "text_search_off")
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def positive(top_k: int) -> int:
@@ -94,3 +129,15 @@ def metric_for(config: RepoConfig, field: Any, asked: str | None) -> str:  # noq
     if asked and not configured and _core.normalize_metric(asked) != "L2":
         return asked
     return online.similarity or asked or "L2"
+
+
+def not_negative(number: int, name: str) -> int:
+    """The number, if it is whole and at least 0."""
+    try:
+        found = operator.index(number)
+    except TypeError:
+        found = -1
+    if found < 0 or isinstance(number, bool):
+        message = f"{name} has to be a whole number of at least 0, not {number!r}"
+        raise InvalidInputError(message, "invalid_argument")
+    return min(found, 2**32)

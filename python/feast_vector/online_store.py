@@ -22,7 +22,8 @@ from pydantic import Field, StrictBool, StrictStr, field_validator
 
 from feast_vector import _core, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
-from feast_vector.errors import InvalidInputError
+from feast_vector._progress import TextIndexProgress
+from feast_vector.filters import conditions
 
 if TYPE_CHECKING:
     from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -52,6 +53,32 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
 
     similarity: StrictStr | None = "cosine"
     """Metric of vector fields that declare none: ``cosine``, ``L2`` or ``inner_product``."""
+
+    text_search_enabled: StrictBool = False
+    """Whether the texts of a view's String features are indexed and may be searched."""
+
+    text_features: list[StrictStr] | None = None
+    """Features whose texts are indexed, as ``feature`` or ``view:feature``; all String features, if
+    unset. A view's tag ``feast_vector.text_features`` outweighs it."""
+
+    text_match: Literal["any", "all", "phrase", "prefix"] = "any"
+    """What of a query string a row has to have: any of its words, all, all side by side, or all
+    with the last as the beginning of one."""
+
+    rrf_k: float = Field(default=60.0, ge=0)
+    """The k of reciprocal rank fusion, which searches by vector and text are fused by."""
+
+    vector_weight: float = Field(default=1.0, ge=0)
+    """Weight of the ranking by vector in the fusion."""
+
+    text_weight: float = Field(default=1.0, ge=0)
+    """Weight of the ranking by text in the fusion."""
+
+    search_past_ttl: StrictBool = False
+    """Whether searches find rows past their view's ttl."""
+
+    enable_openai_compatible_store: StrictBool | None = None
+    """Accepted, because Feast's stores have it; filters and OpenAI's search work either way."""
 
     write_conflict: Literal["newest_event_wins", "last_write_wins"] = "newest_event_wins"
     """What a write does to a row with a later event timestamp."""
@@ -114,7 +141,7 @@ class VectorOnlineStore(OnlineStore):
             return
         stream = protos.WriteStream(data)
         try:
-            self._engine(config).write(
+            self.engine(config).write(
                 views.declaration(config, table),
                 stream,
                 newest_event_wins=_newest_event_wins(config, table),
@@ -148,7 +175,7 @@ class VectorOnlineStore(OnlineStore):
     ) -> list[protos.ReadRow]:
         """Read features by entity key: a row for each key, in their order."""
         keys = protos.serialize_keys(entity_keys)
-        batch = self._engine(config).read(views.identity(config, table), keys, requested_features)
+        batch = self.engine(config).read(views.identity(config, table), keys, requested_features)
         return protos.read_rows(batch)
 
     async def online_read_async(
@@ -187,7 +214,9 @@ class VectorOnlineStore(OnlineStore):
         """Find the nearest rows: time, key, the requested feature, the vector, the distance."""
         field = arguments.vector_field(table)
         wanted = requested_features[0] if requested_features else field.name
-        found = self._search(config, table, [wanted, field.name], embedding, top_k, distance_metric)
+        found = self._search(
+            config, table, [wanted, field.name], top_k, embedding, distance_metric=distance_metric
+        )
         null = protos.null_value()
         return [
             (
@@ -195,9 +224,9 @@ class VectorOnlineStore(OnlineStore):
                 key,
                 features.get(wanted, null),
                 features.get(field.name, null),
-                protos.distance_value(distance),
+                features.get("distance"),
             )
-            for time, key, distance, features in found
+            for time, key, features in found
         ]
 
     def retrieve_online_documents_v2(
@@ -212,50 +241,59 @@ class VectorOnlineStore(OnlineStore):
         filters: ComparisonFilter | CompoundFilter | None = None,
         include_feature_view_version_metadata: bool = False,
     ) -> list[protos.Document]:
-        """Find the nearest rows, best first, each with its features and its ``distance``.
+        """Find the best rows by vector, by text, or by both rankings fused, best first.
 
+        Each row has its features, its ``distance`` where a vector was passed, and its
+        ``text_rank`` (BM25, higher is better) where a text was. Filters apply before ranking.
         ``include_feature_view_version_metadata`` is for Feast's own use of the answer.
         """
-        if query_string is not None or embedding is None:
-            message = "feast-vector searches by vector: pass `query`; text search is not built yet"
-            raise InvalidInputError(message, "invalid_argument")
-        if filters is not None:
-            message = "feast-vector does not filter searches yet"
-            raise InvalidInputError(message, "invalid_argument")
         found = self._search(
-            config, table, requested_features or [], embedding, top_k, distance_metric
+            config,
+            table,
+            requested_features or [],
+            top_k,
+            embedding,
+            distance_metric=distance_metric,
+            query_string=query_string,
+            filters=filters,
         )
-        return rank_order.for_caller(
-            [
-                (time, key, {**features, "distance": protos.distance_value(distance)})
-                for time, key, distance, features in found
-            ]
-        )
+        return rank_order.for_caller(list(found))
 
     def _search(
         self,
         config: RepoConfig,
         table: FeatureView,
         requested: list[str],
-        embedding: Sequence[float] | NDArray[Any],
         top_k: int,
+        embedding: Sequence[float] | NDArray[Any] | None,
+        *,
         distance_metric: str | None,
+        query_string: str | None = None,
+        filters: ComparisonFilter | CompoundFilter | None = None,
     ) -> list[protos.FoundRow]:
-        if not config.online_store.vector_enabled:
-            message = (
-                "vector search is off; set `vector_enabled: true` in the online_store section of "
-                "feature_store.yaml"
-            )
-            raise InvalidInputError(message, "invalid_argument")
-        field = arguments.vector_field(table)
+        online = config.online_store
+        by_vector: dict[str, Any] = {}
+        if embedding is not None:
+            arguments.check_vector_search(online)
+            field = arguments.vector_field(table)
+            by_vector = {
+                "feature": field.name,
+                "queries": arguments.query_vectors(embedding, table, field.name),
+                "metric": arguments.metric_for(config, field, distance_metric),
+            }
         features, join_keys = arguments.split_requested(table, requested)
-        batch = self._engine(config).search(
-            views.identity(config, table),
-            field.name,
-            arguments.query_vector(embedding, table, field.name),
-            metric=arguments.metric_for(config, field, distance_metric),
+        batch, _ = self.engine(config).search(
+            views.declaration(config, table),
             top_k=arguments.positive(top_k),
+            texts=arguments.query_texts(online, table, query_string, embedding is not None),
+            text_match=online.text_match,
+            rrf_k=online.rrf_k,
+            vector_weight=online.vector_weight,
+            text_weight=online.text_weight,
+            filter=None if filters is None else conditions(filters),
+            not_before=None if online.search_past_ttl else views.not_before(table),
             features=features,
+            **by_vector,
         )
         return protos.found_rows(batch, join_keys)
 
@@ -270,12 +308,17 @@ class VectorOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Make the tables what the views say; drop those of deleted views, in every version."""
-        self._engine(config).apply(
-            config.project,
-            [views.declaration(config, table) for table in tables_to_keep],
-            [table.name for table in tables_to_delete],
-        )
+        """Make the tables what the views say; drop those of deleted views, in every version.
+
+        Text indexes are built where text search was switched on, with a progress bar.
+        """
+        with TextIndexProgress() as progress:
+            self.engine(config).apply(
+                config.project,
+                [views.declaration(config, table) for table in tables_to_keep],
+                [table.name for table in tables_to_delete],
+                progress,
+            )
 
     def plan(self, config: RepoConfig, desired_registry_proto: RegistryProto) -> list[InfraObject]:
         """Nothing: Feast plans infrastructure for its own sqlite store alone."""
@@ -286,21 +329,22 @@ class VectorOnlineStore(OnlineStore):
     ) -> None:
         """Drop every table of the project, those that Feast does not know of among them."""
         if Path(_path(config)).exists():
-            engine = self._engine(config)
+            engine = self.engine(config)
             engine.drop_project(config.project)
             engine.close()
 
     async def initialize(self, config: RepoConfig) -> None:
         """Open the database, so that a server that cannot says so when it starts."""
         view = _core.View(config.project, "")
-        await asyncio.to_thread(self._engine(config).read, view, [], [])
+        await asyncio.to_thread(self.engine(config).read, view, [], [])
 
     async def close(self) -> None:
         """Close the database; the next call opens it again."""
         for engine in self._engines.values():
             await asyncio.to_thread(engine.close)
 
-    def _engine(self, config: RepoConfig) -> _core.Engine:
+    def engine(self, config: RepoConfig) -> _core.Engine:
+        """Give the engine over the configured file; opens nothing."""
         online = config.online_store
         path = _path(config)
         # Feast's tests, and some users, change a config that is in use.

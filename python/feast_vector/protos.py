@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import TypeAlias
 
 import pyarrow as pa
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from feast.type_map import python_values_to_proto_values
+from feast.value_type import ValueType
 
 from feast_vector.errors import InvalidInputError
 
@@ -22,8 +25,9 @@ ReadRow: TypeAlias = "tuple[datetime | None, dict[str, ValueProto] | None]"
 Document: TypeAlias = "tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto] | None]"
 """A row as a search returns it."""
 
-FoundRow: TypeAlias = "tuple[datetime | None, EntityKeyProto, float, dict[str, ValueProto]]"
-"""A row that a search found: time, key, distance, features."""
+FoundRow: TypeAlias = "tuple[datetime | None, EntityKeyProto, dict[str, ValueProto]]"
+"""A row that a search found: time, key, features, of which ``distance`` and ``text_rank`` are two
+where the row has them."""
 
 _ROWS_PER_BATCH = 8192
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -127,8 +131,7 @@ def found_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> list[FoundRow
     """The rows of ``Engine.search``, best first, with the named join keys among the features."""
     keys = [EntityKeyProto.FromString(key) for key in batch.column(0).to_pylist()]
     times = _times(batch.column(1))
-    distances = batch.column(2).to_pylist()
-    rows = _feature_dicts(batch, leading=3)
+    rows = _feature_dicts(batch, leading=4)
     for name in join_keys:
         for key, row in zip(keys, rows, strict=True):
             row.update(
@@ -136,7 +139,11 @@ def found_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> list[FoundRow
                 for joined, value in zip(key.join_keys, key.entity_values, strict=True)
                 if joined == name
             )
-    return list(zip(times, keys, distances, rows, strict=True))
+    for at, name in ((2, "distance"), (3, "text_rank")):
+        for row, number in zip(rows, batch.column(at).to_pylist(), strict=True):
+            if number is not None:
+                row[name] = ValueProto(float_val=number)
+    return list(zip(times, keys, rows, strict=True))
 
 
 def _feature_dicts(batch: pa.RecordBatch, leading: int) -> list[dict[str, ValueProto]]:
@@ -149,11 +156,29 @@ def _feature_dicts(batch: pa.RecordBatch, leading: int) -> list[dict[str, ValueP
     return rows
 
 
-def distance_value(distance: float) -> ValueProto:
-    """A distance as Feast's answers carry it."""
-    return ValueProto(float_val=distance)
-
-
 def null_value() -> ValueProto:
     """The value of a feature that is not there."""
     return ValueProto()
+
+
+def entity_keys(
+    columns: Mapping[str, Sequence[object]], types: Mapping[str, ValueType], count: int
+) -> list[bytes]:
+    """Serialized entity keys of ``count`` rows, from a column for each join key."""
+    if not columns:
+        dummy = EntityKeyProto(
+            join_keys=[DUMMY_ENTITY_ID], entity_values=[ValueProto(string_val=DUMMY_ENTITY_VAL)]
+        )
+        return [dummy.SerializeToString()] * count
+    names = sorted(columns)
+    values = []
+    for name in names:
+        try:
+            values.append(python_values_to_proto_values(list(columns[name]), types[name]))
+        except (AttributeError, TypeError, ValueError) as cause:  # noqa: PERF203  # a few names
+            message = f"join key '{name}' ({types[name].name}): {cause}"
+            raise InvalidInputError(message, "invalid_key") from cause
+    return [
+        EntityKeyProto(join_keys=names, entity_values=row).SerializeToString()
+        for row in zip(*values, strict=True)
+    ]

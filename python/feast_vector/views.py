@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from feast import FeatureView
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import RepoConfig
+from feast.types import String
 
 from feast_vector import _core
+from feast_vector.errors import InvalidInputError
+
+TEXT_TAG = "feast_vector.text_features"
+"""The tag of a view that names the features whose texts are searched, with commas between them."""
 
 
 def identity(config: RepoConfig, table: FeatureView) -> _core.View:
@@ -30,7 +37,42 @@ def declaration(config: RepoConfig, table: FeatureView) -> _core.View:
             (field.name, field.dtype.to_value_type().name, field.vector_length or None)
             for field in table.features
         ],
+        text_features=text_features(config, table),
     )
+
+
+def text_features(config: RepoConfig, table: FeatureView) -> list[str]:
+    """The features whose texts are searched; none, where text search is off.
+
+    The view's tag says which, else the configuration, else they are all of type String.
+    """
+    online = config.online_store
+    if not online.text_search_enabled:
+        return []
+    texts = [field.name for field in table.features if field.dtype == String]
+    tag = (getattr(table, "tags", None) or {}).get(TEXT_TAG)
+    if tag is not None:
+        chosen = [name.strip() for name in tag.split(",") if name.strip()]
+        for name in chosen:
+            if name not in texts:
+                message = (
+                    f"feature view '{table.name}', tag '{TEXT_TAG}': there is no feature '{name}' "
+                    f"of type String; there are: {', '.join(texts) or 'none'}"
+                )
+                raise InvalidInputError(message, "invalid_argument")
+        return chosen
+    if online.text_features is not None:
+        return [
+            name for name in texts if {name, f"{table.name}:{name}"} & set(online.text_features)
+        ]
+    return texts
+
+
+def not_before(table: FeatureView) -> int | None:
+    """The event time, in microseconds since 1970, before which rows are past the view's ttl."""
+    ttl = getattr(table, "ttl", None)
+    seconds = ttl.total_seconds() if ttl else 0
+    return time.time_ns() // 1000 - int(seconds * 1e6) if seconds > 0 else None
 
 
 def _version(config: RepoConfig, table: FeatureView) -> int:

@@ -1,22 +1,30 @@
 //! The facade: everything that can be asked of an online store, in Arrow terms.
 
+mod answer;
+mod filters;
+mod fused;
 mod gate;
+mod read;
 mod search;
+mod typed;
+mod vectors;
 mod write;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{ViewId, ViewSpec};
-use crate::store::{self, RowKey, Store, StoreOptions};
+use crate::store::{self, Store, StoreOptions};
 
+pub use answer::Form;
+use filters::RowCaches;
 use gate::Gate;
-pub use search::SearchRequest;
-use search::VectorCaches;
+pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};
+use vectors::VectorCaches;
 pub use write::WriteRequest;
 
 /// An online store over one database file.
@@ -27,6 +35,7 @@ pub use write::WriteRequest;
 pub struct Engine {
     store: Store,
     vectors: VectorCaches,
+    rows: RowCaches,
     gate: Gate,
     search_threads: usize,
 }
@@ -38,14 +47,22 @@ impl Engine {
         Self {
             store: Store::new(options),
             vectors: VectorCaches::default(),
+            rows: RowCaches::default(),
             gate: Gate::new(),
             search_threads,
         }
     }
 
     /// Makes the project's tables what the views say, and drops those of `dropped` views in every
-    /// version, in one transaction. Other views of the project stay as they are.
-    pub fn apply(&self, project: &str, views: &[ViewSpec], dropped: &[String]) -> Result<()> {
+    /// version, in one transaction. Other views of the project stay as they are. Where a text index
+    /// has to be filled, `progress` hears of the view, the rows done, and all there are.
+    pub fn apply(
+        &self,
+        project: &str,
+        views: &[ViewSpec],
+        dropped: &[String],
+        progress: &mut dyn FnMut(&ViewId, u64, u64),
+    ) -> Result<()> {
         let _entered = self.gate.enter()?;
         self.store.write(|txn| {
             for view in dropped {
@@ -54,8 +71,9 @@ impl Engine {
                 }
             }
             for view in views {
-                txn.apply(view).map_err(|error| error.at(&view.id))?;
-                txn.purge_expired(view, now())?;
+                txn.apply(view, &mut |done, all| progress(&view.id, done, all))
+                    .map_err(|error| error.at(&view.id))?;
+                txn.purge_expired(&view.id, now())?;
             }
             Ok(())
         })
@@ -74,43 +92,12 @@ impl Engine {
         self.store.compact()
     }
 
-    /// Reads features by entity key.
-    ///
-    /// `keys` holds serialized `EntityKey` messages. The answer has a row for each key, in their
-    /// order: `event_timestamp` (UTC microseconds, null where there is no such row), then a binary
-    /// column for each feature: the serialized `Value`, empty for a null, null for an absent
-    /// feature. `features` of `None` means every feature that the table has.
-    pub fn read(
-        &self,
-        view: &ViewId,
-        keys: &[&[u8]],
-        features: Option<&[String]>,
-    ) -> Result<RecordBatch> {
-        let _entered = self.gate.enter()?;
-        self.store.read(|snapshot| {
-            let table = snapshot.table(view)?;
-            let features: Vec<&str> = match (features, &table) {
-                (Some(features), _) => features.iter().map(String::as_str).collect(),
-                (None, Some(table)) => {
-                    table.schema.columns.iter().map(|c| c.feature.as_str()).collect()
-                }
-                (None, None) => Vec::new(),
-            };
-            let rows = match &table {
-                Some(table) => {
-                    snapshot.rows(&table.schema, RowKey::EntityKeys(keys), &features, now())?
-                }
-                None => store::no_rows(keys.len(), features.len()),
-            };
-            batch(vec![("event_timestamp", rows.event_timestamps)], &features, rows.features)
-        })
-    }
-
     /// Closes every connection and lets go of all vectors. The next call opens anew.
     pub fn close(&self) -> Result<()> {
         let _entered = self.gate.enter()?;
         self.store.disconnect();
         self.vectors.clear();
+        self.rows.clear();
         Ok(())
     }
 
@@ -135,20 +122,21 @@ fn now() -> store::Micros {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
-fn batch(
-    leading: Vec<(&str, ArrayRef)>,
-    features: &[&str],
-    columns: Vec<ArrayRef>,
-) -> Result<RecordBatch> {
-    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
-    for (name, array) in leading {
-        fields.push(Field::new(name, array.data_type().clone(), true));
-        arrays.push(array);
+impl Engine {
+    /// The cores, shared among the operations under way.
+    fn threads_for_one_search(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let most = if self.search_threads == 0 { cores() } else { self.search_threads };
+        (most / self.gate.inside().max(1)).max(1)
     }
-    for (name, array) in features.iter().zip(columns) {
-        fields.push(Field::new(*name, DataType::Binary, true));
-        arrays.push(array);
-    }
+}
+
+fn batch(columns: Vec<(String, ArrayRef)>) -> Result<RecordBatch> {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, array)| Field::new(name, array.data_type().clone(), true))
+        .collect();
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(arrow_error)
 }
 

@@ -1,177 +1,294 @@
-//! Similarity search: finding the rows, and reading their features in the same snapshot.
+//! Search by vector, by text, or by both: finding the rows, and reading their features in the same
+//! snapshot.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch};
-use ndarray::ArrayView1;
-use parking_lot::{Mutex, MutexGuard};
+use arrow::array::RecordBatch;
+use ndarray::ArrayView2;
+use serde_json::json;
 
-use super::{Engine, batch, now};
+use super::answer::{Form, answer, features_of};
+use super::vectors::{Frozen, VectorCache, follow, wrong_length};
+use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Resident, VectorSet};
-use crate::schema::{Column, Element, TableSchema, ViewId};
-use crate::store::{self, Changes, Micros, RowKey, Rows, Snapshot, StoredVector, TableState};
-use crate::vector::{Hit, Metric};
+use crate::query::{Filter, Fusion};
+use crate::schema::{Column, Element, TableSchema, ViewSpec};
+use crate::store::{Micros, Snapshot, TableState};
+use crate::text::TextMatch;
+use crate::vector::{Metric, RowSet, Scope};
 
-/// What to search for.
+/// What to look for by nearness.
+#[derive(Debug, Clone, Copy)]
+pub struct VectorQuery<'a> {
+    /// The feature that holds the vectors.
+    pub feature: &'a str,
+    /// A query a row; rounded to the precision of the stored vectors.
+    pub queries: ArrayView2<'a, f64>,
+    /// How distance is measured.
+    pub metric: Metric,
+    /// Rows further away are left out.
+    pub max_distance: Option<f64>,
+}
+
+/// What to look for by words.
+#[derive(Debug, Clone, Copy)]
+pub struct TextQuery<'a> {
+    /// The queries.
+    pub queries: &'a [String],
+    /// What of a query a text has to hold.
+    pub mode: TextMatch,
+}
+
+/// What to search for, and what to answer. With vectors and texts there are as many of each, and
+/// the first belongs to the first.
 #[derive(Debug)]
 pub struct SearchRequest<'a> {
     /// The feature view.
-    pub view: &'a ViewId,
-    /// The feature that holds the vectors.
-    pub feature: &'a str,
-    /// The query; it is rounded to the precision of the stored vectors.
-    pub query: ArrayView1<'a, f64>,
-    /// How distance is measured.
-    pub metric: Metric,
-    /// The most rows that are answered, at least 1.
+    pub view: &'a ViewSpec,
+    /// By nearness.
+    pub vectors: Option<VectorQuery<'a>>,
+    /// By words.
+    pub texts: Option<TextQuery<'a>>,
+    /// How the two are fused.
+    pub fusion: Fusion,
+    /// What rows have to pass to be candidates at all.
+    pub filter: Option<&'a Filter>,
+    /// Rows of an event time before this are no candidates.
+    pub not_before: Option<Micros>,
+    /// The most rows that are answered for each query, at least 1.
     pub top_k: usize,
-    /// Features of the rows found.
-    pub features: &'a [String],
+    /// The best rows that are passed over for each query.
+    pub offset: usize,
+    /// Features of the rows found; `None` for all.
+    pub features: Option<&'a [String]>,
+    /// Whether a typed answer has the column `query`, the number of the query that found a row.
+    pub numbers_queries: bool,
+    /// How they are answered.
+    pub form: Form,
 }
 
-/// Vectors in memory, by (view, feature, length).
-#[derive(Debug, Default)]
-pub(super) struct VectorCaches(Mutex<HashMap<CacheKey, Arc<Mutex<VectorCache>>>>);
-
-type CacheKey = (ViewId, String, usize);
-
-/// The vectors of one feature as of one change of its table.
-#[derive(Debug, Default)]
-struct VectorCache {
-    table_id: i64,
-    generation: i64,
-    seq: i64,
-    vectors: Option<Vectors>,
-    /// The length of a vector that was left out for it, to say so in an error.
-    other_length: Option<usize>,
-}
-
-/// In the precision of the column: integers in double precision.
+/// The rows found, and how.
 #[derive(Debug)]
-enum Vectors {
-    F32(Resident<f32>),
-    F64(Resident<f64>),
+pub struct SearchAnswer {
+    /// The rows, best first; those of the first query before those of the second.
+    pub rows: RecordBatch,
+    /// How they were found, for people: a JSON object.
+    pub explanation: serde_json::Value,
 }
 
-#[derive(Debug)]
-enum Frozen {
-    F32(VectorSet<f32>),
-    F64(VectorSet<f64>),
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Found {
+    pub(super) query: usize,
+    pub(super) row_id: i64,
+    pub(super) distance: Option<f64>,
+    pub(super) text_rank: Option<f64>,
+    /// The fused score, where there are two rankings.
+    pub(super) score: Option<f64>,
 }
 
-impl VectorCaches {
-    pub(super) fn clear(&self) {
-        self.0.lock().clear();
-    }
+/// All that a search needs to know of its moment.
+pub(super) struct Moment<'a, 'r, 's> {
+    pub(super) request: &'a SearchRequest<'r>,
+    pub(super) snapshot: &'a Snapshot<'s>,
+    pub(super) table: &'a TableState,
+    pub(super) vectors: Option<(&'a Column, Frozen)>,
+    pub(super) passing: Option<RowSet>,
+    pub(super) now: Micros,
+    pub(super) threads: usize,
+}
 
-    fn entry(&self, key: CacheKey) -> Arc<Mutex<VectorCache>> {
-        Arc::clone(self.0.lock().entry(key).or_default())
-    }
-
-    fn forget(&self, key: &CacheKey) {
-        self.0.lock().remove(key);
+impl Moment<'_, '_, '_> {
+    pub(super) fn scope(&self) -> Scope<'_> {
+        Scope {
+            now: self.now,
+            not_before: self.request.not_before.unwrap_or(Micros::MIN),
+            rows: self.passing.as_ref(),
+        }
     }
 }
 
 impl Engine {
-    /// Finds the rows nearest to a query vector, best first.
+    /// Finds the best rows for each query, best first.
     ///
-    /// The answer's columns: `entity_key` (serialized `EntityKey` messages), `event_timestamp`,
-    /// `distance` (float64, lower is nearer), then the features as [`Engine::read`] gives them.
-    /// Rows without a vector, or with one of NaN or infinity, are not candidates.
-    pub fn search(&self, request: &SearchRequest<'_>) -> Result<RecordBatch> {
+    /// The answer as [`Form::Wire`]: `entity_key` (serialized `EntityKey` messages),
+    /// `event_timestamp`, `distance` (float64, lower is nearer), `text_rank` (float64, BM25, higher
+    /// is better), then the features as [`Engine::read`] gives them. As [`Form::Typed`]: `query`
+    /// (int32, if asked for), the join keys, the features in native types,
+    /// `event_timestamp`, and whichever of `distance`, `text_rank` and `score` (float64, higher is
+    /// better) the search has.
+    ///
+    /// Rows without a vector, or with one of NaN or infinity, have no distance: a search by vector
+    /// does not find them, one by text does.
+    pub fn search(&self, request: &SearchRequest<'_>) -> Result<SearchAnswer> {
         let _entered = self.gate.enter()?;
-        check_query(request)?;
-        let key = (request.view.clone(), request.feature.to_owned(), request.query.len());
-        let entry = self.vectors.entry(key.clone());
-        // The cache is locked before the snapshot is taken, so that it can only be behind it.
-        let mut cache = entry.lock();
-        let features: Vec<&str> = request.features.iter().map(String::as_str).collect();
-        let answer = self.store.read(|snapshot| {
-            let Some(table) = snapshot.table(request.view)? else {
-                *cache = VectorCache::default();
-                return answer(&[], &features, store::no_rows(0, features.len()));
-            };
-            let column = vector_column(&table.schema, request)?;
-            let now = now();
-            let frozen = follow(cache, snapshot, &table, column, request.query.len())?;
-            let hits = self.scan(&frozen, request, now);
-            let row_ids: Vec<i64> = hits.iter().map(|hit| hit.row_id).collect();
-            let rows =
-                snapshot.rows(&table.schema, RowKey::RowIds(&row_ids), &features, Micros::MIN)?;
-            answer(&hits, &features, rows)
+        check(request)?;
+        let started = Instant::now();
+        if request.texts.is_some() {
+            self.ensure_text_index(request.view)?;
+        }
+        let key = request.vectors.map(|vectors| {
+            (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
         });
-        if answer.is_err() {
-            self.vectors.forget(&key);
+        let vectors = key.clone().map(|key| self.vectors.entry(key));
+        let rows = request.filter.map(|_| self.rows.entry(&request.view.id));
+        // What is resident is locked before the snapshot is taken, so that it can only be behind.
+        let vectors = vectors.as_ref().map(|entry| entry.lock());
+        let rows = rows.as_ref().map(|entry| entry.upgradable_read());
+        let answer = self.store.read(|snapshot| {
+            let table = snapshot.table(&request.view.id)?;
+            let schema = table.as_ref().map(|table| table.schema.as_ref());
+            let features = features_of(request.view, schema, request.features);
+            let Some(table) = &table else {
+                if let Some(mut cache) = vectors {
+                    *cache = VectorCache::default();
+                }
+                let rows = answer(snapshot, request, None, &features, &[])?;
+                return Ok(SearchAnswer { rows, explanation: json!({ "rows": 0 }) });
+            };
+            let filter = request.filter.map(|filter| filter.resolve(&table.schema)).transpose()?;
+            let column = request
+                .vectors
+                .map(|vectors| vector_column(&table.schema, request.view, &vectors))
+                .transpose()?;
+            let vectors = match (vectors, column) {
+                (Some(cache), Some((column, dim))) => {
+                    Some((column, follow(cache, snapshot, table, column, dim)?))
+                }
+                _ => None,
+            };
+            let passing = match (rows, &filter) {
+                (Some(cache), Some(filter)) if !filter.is_trivial() => {
+                    Some(filters::passing(cache, snapshot, table, filter)?)
+                }
+                _ => None,
+            };
+            let threads = self.threads_for_one_search();
+            let moment = Moment { request, snapshot, table, vectors, passing, now: now(), threads };
+            let ready = started.elapsed();
+            let (found, mut explanation) = moment.find()?;
+            let ranked = started.elapsed();
+            let rows = answer(snapshot, request, Some(&table.schema), &features, &found)?;
+            let micros = |from: Duration, to: Duration| to.saturating_sub(from).as_micros() as u64;
+            explanation["microseconds"] = json!({
+                "snapshot_and_filter": ready.as_micros() as u64,
+                "ranking": micros(ready, ranked),
+                "reading": micros(ranked, started.elapsed()),
+            });
+            Ok(SearchAnswer { rows, explanation })
+        });
+        // What was under way when something failed may be half done.
+        if answer.as_ref().is_err_and(|error| !error.is_callers()) {
+            if let Some(key) = &key {
+                self.vectors.forget(key);
+            }
+            self.rows.forget(&request.view.id);
         }
         answer
     }
 
-    fn scan(&self, vectors: &Frozen, request: &SearchRequest<'_>, now: Micros) -> Vec<Hit> {
-        let threads = self.threads_for_one_search();
-        let query = request.query.iter().copied();
-        match vectors {
-            Frozen::F32(set) => set.search(query, request.metric, request.top_k, now, threads),
-            Frozen::F64(set) => set.search(query, request.metric, request.top_k, now, threads),
+    /// Has the index that a search for text needs: built, if text search was switched on for a
+    /// table that is there.
+    fn ensure_text_index(&self, view: &ViewSpec) -> Result<()> {
+        let is_missing = self.store.read(|snapshot| {
+            let table = snapshot.table(&view.id)?;
+            Ok(table.is_some_and(|table| {
+                !table.schema.has_text_index()
+                    && !table.schema.text_columns_among(&view.text_features).is_empty()
+            }))
+        })?;
+        if is_missing {
+            self.store.write(|txn| txn.build_missing_text_index(view))?;
         }
-    }
-
-    /// The cores, shared among the operations under way.
-    fn threads_for_one_search(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let most = if self.search_threads == 0 { cores() } else { self.search_threads };
-        (most / self.gate.inside().max(1)).max(1)
+        Ok(())
     }
 }
 
-fn answer(hits: &[Hit], features: &[&str], rows: Rows) -> Result<RecordBatch> {
-    let distances: ArrayRef =
-        Arc::new(hits.iter().map(|hit| Some(hit.distance)).collect::<Float64Array>());
-    let leading = vec![
-        ("entity_key", rows.entity_keys),
-        ("event_timestamp", rows.event_timestamps),
-        ("distance", distances),
-    ];
-    batch(leading, features, rows.features)
-}
-
-fn check_query(request: &SearchRequest<'_>) -> Result<()> {
+fn check(request: &SearchRequest<'_>) -> Result<()> {
     let invalid =
-        |message: String| Err(Error::new(ErrorKind::InvalidQuery, message).at(place(request)));
+        |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message).at(&request.view.id));
     if request.top_k == 0 {
-        let error = Error::new(ErrorKind::InvalidArgument, "top_k has to be at least 1");
-        return Err(error.at(place(request)));
+        return invalid("top_k has to be at least 1");
     }
-    if request.query.is_empty() {
-        return invalid("the query vector is empty".to_owned());
+    if request.vectors.is_none() && request.texts.is_none() {
+        return invalid("nothing to search for: pass a query vector, a query text, or both");
     }
-    if let Some((at, value)) = request.query.iter().enumerate().find(|(_, x)| !x.is_finite()) {
-        return invalid(format!(
-            "the query vector holds {value} at position {at}; all its values have to be finite"
-        ));
-    }
-    if request.metric == Metric::Cosine && request.query.iter().all(|x| *x == 0.0) {
-        return invalid(
-            "the query vector is all zeros, which has no direction and so no cosine distance; \
-             use another query, or the metric 'L2' or 'inner_product'"
-                .to_owned(),
+    if let (Some(vectors), Some(texts)) = (request.vectors, request.texts)
+        && vectors.queries.nrows() != texts.queries.len()
+    {
+        let message = format!(
+            "{} query vectors and {} query texts; there have to be as many of each",
+            vectors.queries.nrows(),
+            texts.queries.len()
         );
+        return invalid(&message);
+    }
+    if request.texts.is_some() && request.view.text_features.is_empty() {
+        return Err(text_search_is_off(request.view));
+    }
+    let fusion = request.fusion;
+    let is_weight = |weight: f64| weight.is_finite() && weight >= 0.0;
+    if !is_weight(fusion.k) || !is_weight(fusion.vector_weight) || !is_weight(fusion.text_weight) {
+        return invalid("the weights and the k of the fusion have to be numbers of at least 0");
+    }
+    request.vectors.map_or(Ok(()), |vectors| check_queries(request.view, &vectors))
+}
+
+pub(super) fn text_search_is_off(view: &ViewSpec) -> Error {
+    Error::new(
+        ErrorKind::TextSearchOff,
+        format!(
+            "{}: text search is off; set `text_search_enabled: true` in the online_store section \
+             of feature_store.yaml (the index over the view's String features is then built by \
+             the next `feast apply`, write or search)",
+            view.id
+        ),
+    )
+}
+
+fn check_queries(view: &ViewSpec, vectors: &VectorQuery<'_>) -> Result<()> {
+    let many = vectors.queries.nrows() > 1;
+    for (number, query) in vectors.queries.outer_iter().enumerate() {
+        let invalid = |message: String| {
+            let which = if many { format!(", query {number}") } else { String::new() };
+            let error = Error::new(ErrorKind::InvalidQuery, message);
+            Err(error.at(format_args!("{}{which}", place(view, vectors))))
+        };
+        if query.is_empty() {
+            return invalid("the query vector is empty".to_owned());
+        }
+        if let Some((at, value)) = query.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+            return invalid(format!(
+                "the query vector holds {value} at position {at}; all its values have to be finite"
+            ));
+        }
+        if vectors.metric == Metric::Cosine && query.iter().all(|x| *x == 0.0) {
+            return invalid(
+                "the query vector is all zeros, which has no direction and so no cosine distance; \
+                 use another query, or the metric 'L2' or 'inner_product'"
+                    .to_owned(),
+            );
+        }
     }
     Ok(())
 }
 
-fn place(request: &SearchRequest<'_>) -> String {
-    format!("{}, feature '{}'", request.view, request.feature)
+fn place(view: &ViewSpec, vectors: &VectorQuery<'_>) -> String {
+    format!("{}, feature '{}'", view.id, vectors.feature)
 }
 
-fn vector_column<'a>(schema: &'a TableSchema, request: &SearchRequest<'_>) -> Result<&'a Column> {
-    let Some(column) = schema.column(request.feature) else {
+/// The column to search, and the length of its vectors.
+fn vector_column<'a>(
+    schema: &'a TableSchema,
+    view: &ViewSpec,
+    vectors: &VectorQuery<'_>,
+) -> Result<(&'a Column, usize)> {
+    let dim = vectors.queries.ncols();
+    let Some(column) = schema.column(vectors.feature) else {
         let message = format!(
             "{} has no feature '{}'; its features are: {}",
-            request.view,
-            request.feature,
+            view.id,
+            vectors.feature,
             schema.feature_names()
         );
         return Err(Error::new(ErrorKind::UnknownFeature, message));
@@ -182,114 +299,18 @@ fn vector_column<'a>(schema: &'a TableSchema, request: &SearchRequest<'_>) -> Re
              or INT64",
             column.feast_type
         );
-        return Err(Error::new(ErrorKind::NotAVector, message).at(place(request)));
+        return Err(Error::new(ErrorKind::NotAVector, message).at(place(view, vectors)));
     };
     if element == Element::F32
-        && let Some(value) = request.query.iter().find(|x| x.abs() > f32::MAX.into())
+        && let Some(value) = vectors.queries.iter().find(|x| x.abs() > f32::MAX.into())
     {
         let message = format!("the query vector holds {value}, which float32 cannot hold");
-        return Err(Error::new(ErrorKind::InvalidQuery, message).at(place(request)));
+        return Err(Error::new(ErrorKind::InvalidQuery, message).at(place(view, vectors)));
     }
     match column.vector_length {
-        Some(length) if length as usize != request.query.len() => {
-            Err(wrong_length(request.query.len(), length as usize).at(place(request)))
+        Some(length) if length as usize != dim => {
+            Err(wrong_length(dim, length as usize).at(place(view, vectors)))
         }
-        _ => Ok(column),
-    }
-}
-
-fn wrong_length(query: usize, stored: usize) -> Error {
-    Error::new(
-        ErrorKind::InvalidQuery,
-        format!("the query vector has {query} values, but the stored vectors have {stored}"),
-    )
-}
-
-/// Brings the cache to the snapshot's state and gives the vectors as of then.
-fn follow(
-    mut cache: MutexGuard<'_, VectorCache>,
-    snapshot: &Snapshot<'_>,
-    table: &TableState,
-    column: &Column,
-    length: usize,
-) -> Result<Frozen> {
-    let schema = &table.schema;
-    let same_table = cache.table_id == schema.table_id && cache.generation == schema.generation;
-    let changes = match &cache.vectors {
-        Some(_) if same_table && cache.seq == table.last_seq => Changes::Rows(Vec::new()),
-        Some(_) if same_table => snapshot.changes_since(table, cache.seq)?,
-        _ => Changes::Unknown,
-    };
-    match changes {
-        Changes::Rows(row_ids) if row_ids.is_empty() => {}
-        Changes::Rows(row_ids) => {
-            let mut vectors = cache.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
-            for row_id in &row_ids {
-                vectors.remove(*row_id);
-            }
-            snapshot.vectors_of(schema, column, &row_ids, &mut |vector| {
-                vectors.put(&vector);
-            })?;
-            cache.vectors = Some(vectors);
-        }
-        Changes::Unknown => {
-            cache.vectors = None;
-            cache.other_length = None;
-            let mut vectors = Vectors::new(column, length);
-            let mut other_length = None;
-            snapshot.vectors(schema, column, &mut |vector| {
-                if !vectors.put(&vector) {
-                    other_length = Some(vector.bytes.len() / vector.element.width());
-                }
-            })?;
-            cache.other_length = other_length;
-            cache.vectors = Some(vectors);
-        }
-    }
-    (cache.table_id, cache.generation, cache.seq) =
-        (schema.table_id, schema.generation, table.last_seq);
-    match (&cache.vectors, cache.other_length) {
-        (Some(vectors), Some(stored)) if vectors.is_empty() => Err(wrong_length(length, stored)
-            .at(format_args!("{}, feature '{}'", schema.view, column.feature))),
-        (Some(vectors), _) => Ok(vectors.freeze()),
-        (None, _) => Ok(Vectors::new(column, length).freeze()),
-    }
-}
-
-impl Vectors {
-    fn new(column: &Column, length: usize) -> Self {
-        match column.kind.vector_element() {
-            Some(Element::F32) => Self::F32(Resident::new(length)),
-            _ => Self::F64(Resident::new(length)),
-        }
-    }
-
-    fn put(&mut self, vector: &StoredVector<'_>) -> bool {
-        let StoredVector { row_id, expires_at, element, bytes } = *vector;
-        match self {
-            Self::F32(resident) => resident.put(row_id, expires_at, element, bytes),
-            Self::F64(resident) => resident.put(row_id, expires_at, element, bytes),
-        }
-    }
-
-    fn remove(&mut self, row_id: i64) {
-        match self {
-            Self::F32(resident) => resident.remove(row_id),
-            Self::F64(resident) => resident.remove(row_id),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::F32(resident) => resident.is_empty(),
-            Self::F64(resident) => resident.is_empty(),
-        }
-    }
-
-    fn freeze(&self) -> Frozen {
-        match self {
-            Self::F32(resident) => Frozen::F32(resident.snapshot()),
-            Self::F64(resident) => Frozen::F64(resident.snapshot()),
-        }
+        _ => Ok((column, dim)),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::schema::Element;
-use crate::vector::{BLOCK_ROWS, Block, Hit, Metric, Query, Real, scan};
+use crate::vector::{BLOCK_ROWS, Block, Hit, Query, Real, RowMeta, Scope, scan_many};
 
 /// The vectors of one feature and one length.
 #[derive(Debug)]
@@ -39,32 +39,25 @@ impl<T: Real> Resident<T> {
 
     /// Puts a row's vector in, in place of the one it had. `bytes` are little-endian elements; a
     /// vector of another length than the set's is refused with `false` and the row has none.
-    pub fn put(
-        &mut self,
-        row_id: i64,
-        expires_at: Option<i64>,
-        element: Element,
-        bytes: &[u8],
-    ) -> bool {
+    pub fn put(&mut self, row: RowMeta, element: Element, bytes: &[u8]) -> bool {
         if bytes.len() != self.dim * element.width() {
-            self.remove(row_id);
+            self.remove(row.row_id);
             return false;
         }
         let mut vector = std::mem::take(&mut self.scratch);
         vector.clear();
         read_elements(element, bytes, &mut vector);
-        let expires_at = expires_at.unwrap_or(i64::MAX);
-        if let Some(&slot) = self.slots.get(&row_id) {
+        if let Some(&slot) = self.slots.get(&row.row_id) {
             let block = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
-            block.replace(slot % BLOCK_ROWS, row_id, expires_at, &vector);
+            block.replace(slot % BLOCK_ROWS, row, &vector);
         } else {
             if self.blocks.last().is_none_or(|block| block.is_full()) {
                 self.blocks.push(Arc::new(Block::new(self.dim)));
             }
             if let Some(block) = self.blocks.last_mut() {
-                Arc::make_mut(block).push(row_id, expires_at, &vector);
+                Arc::make_mut(block).push(row, &vector);
             }
-            self.slots.insert(row_id, self.slots.len());
+            self.slots.insert(row.row_id, self.slots.len());
         }
         self.scratch = vector;
         true
@@ -79,16 +72,15 @@ impl<T: Real> Resident<T> {
             return;
         };
         let end = last.len() - 1;
-        let moved = (last.row_ids()[end], last.expires_at()[end], last.vector(end).to_vec());
+        let (moved, vector) = (last.meta(end), last.vector(end).to_vec());
         Arc::make_mut(last).pop();
         if last.is_empty() {
             self.blocks.pop();
         }
-        let (moved_id, expires_at, vector) = moved;
-        if moved_id != row_id {
+        if moved.row_id != row_id {
             let block = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
-            block.replace(slot % BLOCK_ROWS, moved_id, expires_at, &vector);
-            self.slots.insert(moved_id, slot);
+            block.replace(slot % BLOCK_ROWS, moved, &vector);
+            self.slots.insert(moved.row_id, slot);
         }
     }
 
@@ -99,17 +91,36 @@ impl<T: Real> Resident<T> {
 }
 
 impl<T: Real> VectorSet<T> {
-    /// The `top_k` nearest to `query`, by an exact scan; see [`scan`].
-    pub fn search(
-        &self,
-        query: impl Iterator<Item = f64>,
-        metric: Metric,
-        top_k: usize,
-        now: i64,
-        threads: usize,
-    ) -> Vec<Hit> {
-        scan(&self.blocks, &Query::new(query, metric, top_k, now), threads)
+    /// Number of vectors.
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.len()).sum()
     }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// The nearest rows to each query, by an exact scan; see [`scan_many`].
+    pub fn search(&self, queries: &[Query<T>], scope: &Scope<'_>, threads: usize) -> Vec<Vec<Hit>> {
+        scan_many(&self.blocks, queries, scope, threads)
+    }
+}
+
+/// The exact distance of a query to a stored vector; `None` where the vector has another length
+/// than `dim`, or the distance is not finite.
+pub fn measure<T: Real>(
+    query: &Query<T>,
+    dim: usize,
+    element: Element,
+    bytes: &[u8],
+) -> Option<f64> {
+    if bytes.len() != dim * element.width() {
+        return None;
+    }
+    let mut vector = Vec::with_capacity(dim);
+    read_elements(element, bytes, &mut vector);
+    Some(query.measure(&vector)).filter(|distance| distance.is_finite())
 }
 
 fn read_elements<T: Real>(element: Element, bytes: &[u8], out: &mut Vec<T>) {
@@ -141,6 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::vector::Metric;
 
     fn contents(set: &VectorSet<f32>) -> BTreeMap<i64, Vec<f32>> {
         set.blocks
@@ -161,7 +173,7 @@ mod tests {
                 if let Some(value) = value {
                     let vector = [f32::from(*value), *row as f32];
                     let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-                    prop_assert!(resident.put(*row, None, Element::F32, &bytes));
+                    prop_assert!(resident.put(RowMeta::plain(*row), Element::F32, &bytes));
                     model.insert(*row, vector.to_vec());
                 } else {
                     resident.remove(*row);
@@ -182,10 +194,14 @@ mod tests {
     #[test]
     fn a_vector_of_another_length_takes_the_row_out() {
         let mut resident = Resident::<f64>::new(1);
-        assert!(resident.put(1, None, Element::I64, &(1i64 << 53).to_le_bytes()));
-        assert!(resident.put(2, None, Element::I32, &(-7i32).to_le_bytes()));
-        assert!(!resident.put(1, None, Element::F64, &[0; 16]));
-        let hits = resident.snapshot().search([0.0].into_iter(), Metric::L2, 5, 0, 1);
-        assert_eq!(hits, [Hit { row_id: 2, distance: 7.0 }]);
+        assert!(resident.put(RowMeta::plain(1), Element::I64, &(1i64 << 53).to_le_bytes()));
+        assert!(resident.put(RowMeta::plain(2), Element::I32, &(-7i32).to_le_bytes()));
+        assert!(!resident.put(RowMeta::plain(1), Element::F64, &[0; 16]));
+        let queries = [Query::new([0.0].into_iter(), Metric::L2, 5)];
+        let hits = resident.snapshot().search(&queries, &Scope::default(), 1);
+        assert_eq!(hits, [[Hit { row_id: 2, distance: 7.0 }]]);
+        let seven = 7.0f64.to_le_bytes();
+        assert_eq!(measure(&queries[0], 1, Element::F64, &seven), Some(7.0));
+        assert_eq!(measure(&queries[0], 1, Element::F64, &[0; 16]), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use numpy::PyReadonlyArray1;
+use numpy::PyReadonlyArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -11,10 +11,13 @@ use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
 use pyo3_arrow::input::AnyRecordBatch;
 
+use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
-use crate::engine::{SearchRequest, WriteRequest};
-use crate::schema::ViewSpec;
-use crate::store::{Conflict, Durability, StoreOptions};
+use crate::engine::{Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
+use crate::query::Fusion;
+use crate::schema::{ViewId, ViewSpec};
+use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
+use crate::text::TextMatch;
 use crate::vector::Metric;
 
 /// An online store over one database file.
@@ -50,15 +53,26 @@ impl Engine {
         Ok(Self { engine: crate::engine::Engine::new(options, search_threads) })
     }
 
+    #[pyo3(signature = (project, views, dropped, progress=None))]
     fn apply(
         &self,
         py: Python<'_>,
         project: &str,
         views: Vec<PyRef<'_, View>>,
         dropped: Vec<String>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let views: Vec<ViewSpec> = views.iter().map(|view| view.spec.clone()).collect();
-        Ok(py.detach(|| self.engine.apply(project, &views, &dropped))?)
+        let mut report = |view: &ViewId, done: u64, all: u64| {
+            if let Some(progress) = &progress {
+                Python::attach(|py| {
+                    if let Err(error) = progress.call1(py, (&view.view, done, all)) {
+                        error.write_unraisable(py, None);
+                    }
+                });
+            }
+        };
+        Ok(py.detach(|| self.engine.apply(project, &views, &dropped, &mut report))?)
     }
 
     fn drop_project(&self, py: Python<'_>, project: &str) -> PyResult<()> {
@@ -83,46 +97,110 @@ impl Engine {
         Ok((counts.written, counts.ignored))
     }
 
-    #[pyo3(signature = (view, keys, features=None))]
+    #[pyo3(signature = (view, keys, features=None, *, typed=false))]
     fn read<'py>(
         &self,
         py: Python<'py>,
         view: &View,
         keys: Vec<PyBackedBytes>,
         features: Option<Vec<String>>,
+        typed: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let batch = py.detach(|| {
             let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-            self.engine.read(&view.spec.id, &keys, features.as_deref())
+            self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
         })?;
         PyRecordBatch::new(batch).into_pyarrow(py)
     }
 
-    #[pyo3(signature = (view, feature, query, *, metric, top_k, features))]
+    #[pyo3(signature = (
+        view, *, top_k, offset=0, feature=None, queries=None, metric="cosine", max_distance=None,
+        texts=None, text_match="any", rrf_k=60.0, vector_weight=1.0, text_weight=1.0,
+        filter=None, not_before=None, features=None, numbers_queries=false,
+        typed=false
+    ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn search<'py>(
         &self,
         py: Python<'py>,
         view: &View,
-        feature: &str,
-        query: PyReadonlyArray1<'py, f64>,
-        metric: &str,
         top_k: usize,
-        features: Vec<String>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+        offset: usize,
+        feature: Option<&str>,
+        queries: Option<PyReadonlyArray2<'py, f64>>,
+        metric: &str,
+        max_distance: Option<f64>,
+        texts: Option<Vec<String>>,
+        text_match: &str,
+        rrf_k: f64,
+        vector_weight: f64,
+        text_weight: f64,
+        filter: Option<Vec<PyCondition>>,
+        not_before: Option<i64>,
+        features: Option<Vec<String>>,
+        numbers_queries: bool,
+        typed: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, String)> {
         let metric = Metric::parse(metric)?;
+        let mode = TextMatch::parse(text_match)?;
+        let filter = filter.map(to_filter).transpose()?;
         // Copied, because another thread may write to the array once the GIL is released.
-        let query = query.as_array().to_owned();
-        let batch = py.detach(|| {
+        let queries = queries.map(|queries| queries.as_array().to_owned());
+        let vectors = queries.as_ref().zip(feature).map(|(queries, feature)| VectorQuery {
+            feature,
+            queries: queries.view(),
+            metric,
+            max_distance,
+        });
+        let texts = texts.as_ref().map(|queries| TextQuery { queries, mode });
+        let answer = py.detach(|| {
             self.engine.search(&SearchRequest {
-                view: &view.spec.id,
-                feature,
-                query: query.view(),
-                metric,
+                view: &view.spec,
+                vectors,
+                texts,
+                fusion: Fusion { k: rrf_k, vector_weight, text_weight },
+                filter: filter.as_ref(),
+                not_before,
                 top_k,
-                features: &features,
+                offset,
+                features: features.as_deref(),
+                numbers_queries,
+                form: form(typed),
             })
         })?;
+        let explanation = answer.explanation.to_string();
+        Ok((PyRecordBatch::new(answer.rows).into_pyarrow(py)?, explanation))
+    }
+
+    fn delete(&self, py: Python<'_>, view: &View, keys: Vec<PyBackedBytes>) -> PyResult<u64> {
+        Ok(py.detach(|| {
+            let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+            self.engine.delete(&view.spec, &keys)
+        })?)
+    }
+
+    #[pyo3(signature = (view, filter=None))]
+    fn count(
+        &self,
+        py: Python<'_>,
+        view: &View,
+        filter: Option<Vec<PyCondition>>,
+    ) -> PyResult<u64> {
+        let filter = filter.map(to_filter).transpose()?;
+        Ok(py.detach(|| self.engine.count(&view.spec, filter.as_ref()))?)
+    }
+
+    fn sql<'py>(
+        &self,
+        py: Python<'py>,
+        sql: &str,
+        parameters: Vec<Option<PySqlValue>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let parameters: Vec<SqlValue> = parameters
+            .into_iter()
+            .map(|value| value.map_or(SqlValue::Null, SqlValue::from))
+            .collect();
+        let batch = py.detach(|| self.engine.sql(sql, &parameters))?;
         PyRecordBatch::new(batch).into_pyarrow(py)
     }
 
@@ -137,6 +215,10 @@ impl Engine {
     fn after_fork(&self) {
         self.engine.after_fork();
     }
+}
+
+fn form(typed: bool) -> Form {
+    if typed { Form::Typed } else { Form::Wire }
 }
 
 /// Serializes an `EntityKey` message as Feast's serialization version 3 does.

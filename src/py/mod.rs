@@ -5,6 +5,7 @@
 
 mod engine;
 mod errors;
+mod filter;
 mod view;
 
 use pyo3::prelude::*;
@@ -15,7 +16,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add("FORMAT_VERSION", crate::store::FORMAT_VERSION)?;
-    module.add("ISA", format!("{:?}", crate::vector::Isa::best()).to_lowercase())?;
+    module.add("ISA", crate::vector::Isa::best().name())?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<view::View>()?;
     module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;

@@ -14,13 +14,17 @@ pub(super) struct View {
 #[pymethods]
 impl View {
     #[new]
-    #[pyo3(signature = (project, name, version=0, join_keys=Vec::new(), features=Vec::new()))]
+    #[pyo3(signature = (
+        project, name, version=0, join_keys=Vec::new(), features=Vec::new(),
+        text_features=Vec::new()
+    ))]
     fn new(
         project: String,
         name: String,
         version: u32,
         join_keys: Vec<(String, String)>,
         features: Vec<(String, String, Option<u32>)>,
+        text_features: Vec<String>,
     ) -> Self {
         let join_keys = join_keys
             .into_iter()
@@ -34,7 +38,8 @@ impl View {
                 vector_length,
             })
             .collect();
-        Self { spec: ViewSpec { id: ViewId { project, view: name, version }, join_keys, features } }
+        let id = ViewId { project, view: name, version };
+        Self { spec: ViewSpec { id, join_keys, features, text_features } }
     }
 
     fn __repr__(&self) -> String {

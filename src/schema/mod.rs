@@ -4,11 +4,13 @@
 
 mod kind;
 mod names;
+mod scalar;
 mod table;
 mod view;
 
 pub use kind::{Element, Storage, ValueKind};
 pub use names::{free_name, quote, table_name};
+pub use scalar::{Attribute, Scalar};
 pub use table::{Column, JoinKey, RESERVED_COLUMNS, SchemaChange, TableSchema};
 pub use view::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
 

@@ -25,6 +25,8 @@ pub struct Column {
     pub vector_length: Option<u32>,
     /// Whether a feature view declared the feature; otherwise a writer just sent it.
     pub declared: bool,
+    /// Whether the text index has the feature's texts.
+    pub text_indexed: bool,
 }
 
 impl Column {
@@ -119,9 +121,19 @@ impl TableSchema {
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
-    /// Whether any feature holds vectors, so that changes have to be logged for the indexes.
-    pub fn has_vectors(&self) -> bool {
-        self.columns.iter().any(|column| column.kind.vector_element().is_some())
+    /// The columns whose texts are indexed.
+    pub fn text_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.text_indexed)
+    }
+
+    /// Whether there is a text index.
+    pub fn has_text_index(&self) -> bool {
+        self.text_columns().next().is_some()
+    }
+
+    /// The table of the text index, if there is one.
+    pub fn text_table(&self) -> String {
+        format!("_feast_vector_text_{}", self.table_id)
     }
 
     /// Adds a column whose id and name are settled.
@@ -142,8 +154,17 @@ impl TableSchema {
             kind: ValueKind::from_feast_type(&feature.feast_type),
             vector_length: feature.vector_length,
             declared,
+            text_indexed: false,
         });
         self.columns.len() - 1
+    }
+
+    /// The columns that a text index of these features has: those among them that hold text.
+    pub fn text_columns_among(&self, features: &[String]) -> Vec<u32> {
+        let is_wanted = |column: &&Column| {
+            column.kind == ValueKind::String && features.contains(&column.feature)
+        };
+        self.columns.iter().filter(is_wanted).map(|column| column.id).collect()
     }
 
     /// Adds a column for a join key under a free name.
@@ -265,6 +286,7 @@ mod tests {
                     vector_length: None,
                 })
                 .collect(),
+            text_features: Vec::new(),
         }
     }
 

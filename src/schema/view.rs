@@ -57,4 +57,6 @@ pub struct ViewSpec {
     pub join_keys: Vec<JoinKeySpec>,
     /// Features in declared order.
     pub features: Vec<FeatureSpec>,
+    /// Features whose texts are to be searchable; none, if text search is off.
+    pub text_features: Vec<String>,
 }

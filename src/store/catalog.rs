@@ -9,7 +9,7 @@ use super::connections::{Snapshot, WriteTxn};
 use crate::error::Result;
 use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
 
-/// The catalog of format version 1, as `docs/format.md` explains it.
+/// The catalog of format version 2, as `docs/format.md` explains it.
 const CREATE: &str = "
     CREATE TABLE _feast_vector_meta (
         key TEXT PRIMARY KEY,
@@ -38,6 +38,7 @@ const CREATE: &str = "
         storage TEXT NOT NULL,
         vector_length INTEGER,
         declared INTEGER NOT NULL,
+        text_indexed INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (table_id, role, column_id)
     ) WITHOUT ROWID;
     CREATE TABLE _feast_vector_changes (
@@ -62,6 +63,13 @@ pub struct TableState {
 
 pub(super) fn create(connection: &Connection) -> Result<()> {
     Ok(connection.execute_batch(CREATE)?)
+}
+
+/// Format 1 had no text search, and logged the changes of tables with vectors alone.
+pub(super) fn migrate_from_1(connection: &Connection) -> Result<()> {
+    Ok(connection.execute_batch(
+        "ALTER TABLE _feast_vector_columns ADD COLUMN text_indexed INTEGER NOT NULL DEFAULT 0",
+    )?)
 }
 
 pub(super) fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
@@ -126,7 +134,8 @@ impl Snapshot<'_> {
             },
         )?;
         let mut statement = self.connection.prepare_cached(
-            "SELECT role, column_id, name, column_name, feast_type, vector_length, declared
+            "SELECT role, column_id, name, column_name, feast_type, vector_length, declared,
+                    text_indexed
              FROM _feast_vector_columns WHERE table_id = ?1 ORDER BY role, column_id",
         )?;
         let mut rows = statement.query([table_id])?;
@@ -148,6 +157,7 @@ impl Snapshot<'_> {
                     feast_type,
                     vector_length: row.get(5)?,
                     declared: row.get(6)?,
+                    text_indexed: row.get(7)?,
                 });
             }
         }
@@ -183,7 +193,7 @@ impl WriteTxn<'_> {
         self.connection
             .execute("DELETE FROM _feast_vector_columns WHERE table_id = ?1", [schema.table_id])?;
         let mut insert = self.connection.prepare_cached(
-            "INSERT INTO _feast_vector_columns VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO _feast_vector_columns VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
         for (position, key) in schema.join_keys.iter().enumerate() {
             insert.execute(params![
@@ -196,6 +206,7 @@ impl WriteTxn<'_> {
                 ValueKind::from_feast_type(&key.feast_type).storage().name(),
                 None::<u32>,
                 key.declared,
+                false,
             ])?;
         }
         for column in &schema.columns {
@@ -209,6 +220,7 @@ impl WriteTxn<'_> {
                 column.storage().name(),
                 column.vector_length,
                 column.declared,
+                column.text_indexed,
             ])?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The change log: which rows each transaction touched. Vector indexes follow it.
+//! The change log: which rows each transaction wrote or deleted. What is resident follows it.
 //!
 //! A record's `row_ids` are runs in ascending order, as LEB128 varints: the gap from the end of
 //! the run before (from 0 for the first), then the run's length. Bulk loads are a few bytes.
@@ -46,7 +46,7 @@ impl Snapshot<'_> {
 }
 
 impl WriteTxn<'_> {
-    /// Logs that these rows were written.
+    /// Logs that these rows were written or deleted.
     pub(super) fn log_rows(&self, table_id: i64, row_ids: &mut Vec<i64>) -> Result<()> {
         row_ids.sort_unstable();
         row_ids.dedup();

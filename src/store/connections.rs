@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::lock::{self, LockFile};
 use super::open::{self, StoreOptions};
+use super::sql::SqlValue;
 use crate::error::{Error, Result};
 use crate::schema::{TableSchema, ViewId};
 
@@ -76,6 +78,20 @@ impl Store {
         self.try_read(work).map_err(|error| self.with_path(error))
     }
 
+    /// Runs one reading statement of the caller's, and gives the names and columns of its answer.
+    ///
+    /// A column is an array of int64, float64, text or binary, whichever its values are; integers
+    /// among reals become reals. Where texts or BLOBs stand among others, all are text, BLOBs as
+    /// SQL writes them (`X'00ff'`). Anything but reading is refused.
+    pub fn sql(&self, sql: &str, parameters: &[SqlValue]) -> Result<Vec<(String, ArrayRef)>> {
+        let mut reader = self.take_reader().map_err(|error| self.with_path(error))?;
+        let answer = super::sql::read_only(&mut reader.connection, sql, parameters);
+        if answer.is_ok() {
+            self.give_back(reader);
+        }
+        answer.map_err(|error| self.with_path(error))
+    }
+
     fn try_read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         let reader = self.take_reader()?;
         let answer = run_in_transaction(&reader.connection, "BEGIN", || {
@@ -83,12 +99,16 @@ impl Store {
         });
         // After an error of the call the connection is as good as before; after others perhaps not.
         if answer.as_ref().map_or_else(Error::is_callers, |_| true) {
-            let mut readers = self.readers.lock();
-            if readers.len() < IDLE_READERS {
-                readers.push(reader);
-            }
+            self.give_back(reader);
         }
         answer
+    }
+
+    fn give_back(&self, reader: FileConnection) {
+        let mut readers = self.readers.lock();
+        if readers.len() < IDLE_READERS {
+            readers.push(reader);
+        }
     }
 
     /// Runs `work` in a write transaction, which is committed if `work` succeeds and rolled back

@@ -26,23 +26,29 @@ impl WriteTxn<'_> {
     ///
     /// Features that are no longer declared go with their data. A retyped feature keeps its
     /// values, as what they were written, until they are written again. If the join keys are
-    /// others, no row could be found by them, and the table starts empty.
-    pub fn apply(&self, spec: &ViewSpec) -> Result<()> {
+    /// others, no row could be found by them, and the table starts empty. The text index becomes
+    /// what the view wants; where it has to be filled, `progress` hears of rows done, and of all.
+    pub fn apply(&self, spec: &ViewSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let Some(state) = self.table(&spec.id)? else {
             return self.create(spec).map(drop);
         };
         let (old, new) = (&state.schema, state.schema.rebuilt_for(spec));
         match old.change_to(spec) {
-            SchemaChange::None => return self.declare_join_keys(old, spec),
-            SchemaChange::Catalog => self.save(&new)?,
-            SchemaChange::Append(added) => self.add_columns(&new, &added)?,
-            SchemaChange::Rebuild => self.rebuild(old, &new)?,
-            SchemaChange::Recreate => {
-                self.drop_view(&spec.id)?;
-                return self.create(spec).map(drop);
+            SchemaChange::None => self.declare_join_keys(old, spec)?,
+            change => {
+                match change {
+                    SchemaChange::None | SchemaChange::Catalog => self.save(&new)?,
+                    SchemaChange::Append(added) => self.add_columns(&new, &added)?,
+                    SchemaChange::Rebuild => self.rebuild(old, &new)?,
+                    SchemaChange::Recreate => {
+                        self.drop_view(&spec.id)?;
+                        return self.create(spec).map(drop);
+                    }
+                }
+                self.declare_join_keys(&new, spec)?;
             }
         }
-        self.declare_join_keys(&new, spec)
+        self.settle_text_index(spec, progress)
     }
 
     /// The table for writing rows of the view: made, or widened by features that it lacks.
@@ -52,10 +58,11 @@ impl WriteTxn<'_> {
         };
         let is_missing = |f: &&FeatureSpec| state.schema.position(&f.name).is_none();
         let missing: Vec<_> = spec.features.iter().filter(is_missing).cloned().collect();
-        if missing.is_empty() {
-            return Ok(state.schema);
+        let mut schema = state.schema;
+        if !missing.is_empty() {
+            schema = Arc::new(self.add_features(&schema, &missing, true)?);
         }
-        self.add_features(&state.schema, &missing, true).map(Arc::new)
+        self.ensure_text_index(schema, spec)
     }
 
     /// Adds columns for features: declared ones, or those that a writer just sent.
@@ -100,6 +107,7 @@ impl WriteTxn<'_> {
     pub fn drop_view(&self, view: &ViewId) -> Result<()> {
         if let Some(state) = self.table(view)? {
             let table = quote(&state.schema.sql_name);
+            self.drop_text_index(&state.schema)?;
             self.connection.execute_batch(&format!("DROP TABLE {table}"))?;
             self.forget_table(state.schema.table_id)?;
         }
@@ -115,6 +123,8 @@ impl WriteTxn<'_> {
             schema.add_feature(feature, true);
         }
         self.connection.execute_batch(&create_table(&schema, &schema.sql_name)?)?;
+        let text_columns = schema.text_columns_among(&spec.text_features);
+        self.create_text_index(&mut schema, &text_columns)?;
         self.save(&schema)?;
         Ok(schema)
     }

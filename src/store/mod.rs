@@ -3,7 +3,8 @@
 //! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
-//! * `write`, `read`, `vectors`: rows; `changes`: the log that indexes follow.
+//! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed;
+//! * `text`: the full-text index; `sql`: SQL that a caller brings.
 //!
 //! Vectors are bytes here. Nothing in this process may open the database file other than through
 //! this module: closing any other file descriptor of it drops SQLite's POSIX locks.
@@ -13,11 +14,15 @@ mod cell;
 mod changes;
 mod connections;
 mod ddl;
+mod delete;
 mod errors;
 mod lock;
 mod open;
 mod read;
+mod scalars;
+mod sql;
 mod states;
+mod text;
 mod vectors;
 mod write;
 
@@ -30,6 +35,8 @@ pub use connections::{Snapshot, Store, WriteTxn};
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
 pub(crate) use read::no_rows;
 pub use read::{RowKey, Rows};
+pub use sql::SqlValue;
+pub use text::TextPlan;
 pub use vectors::StoredVector;
 pub use write::{Conflict, RowWrite, RowWriter, WriteCounts, WriteOptions};
 

@@ -11,7 +11,7 @@ use super::lock::LockFile;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format that this version writes; kept in `PRAGMA user_version`.
-pub const FORMAT_VERSION: i64 = 1;
+pub const FORMAT_VERSION: i64 = 2;
 
 /// `PRAGMA application_id`: the letters `FVec`.
 const APPLICATION_ID: i64 = 0x4656_6563;
@@ -72,7 +72,8 @@ impl StoreOptions {
 }
 
 /// Each entry migrates a file from the format of its position + 1 to the next.
-const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize] = [];
+const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize] =
+    [catalog::migrate_from_1];
 
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {

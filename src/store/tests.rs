@@ -17,6 +17,7 @@ fn spec() -> ViewSpec {
         id: ViewId::new("p", "v"),
         join_keys: vec![JoinKeySpec { name: "id".into(), feast_type: "INT64".into() }],
         features: vec![feature("name", "STRING"), feature("e", "FLOAT_LIST")],
+        text_features: Vec::new(),
     }
 }
 
@@ -111,7 +112,7 @@ fn connections_share_what_the_schema_is() {
         feast_type: "INT64".into(),
         vector_length: None,
     });
-    one.write(|txn| txn.apply(&wider)).unwrap();
+    one.write(|txn| txn.apply(&wider, &mut |_, _| {})).unwrap();
     assert!(generation(&two) > before);
     assert_eq!(count(&two), 3);
 }
@@ -124,7 +125,7 @@ fn a_failed_schema_change_leaves_no_trace() {
     let failed: Result<()> = store.write(|txn| {
         let mut narrower = spec();
         narrower.features.pop();
-        txn.apply(&narrower)?;
+        txn.apply(&narrower, &mut |_, _| {})?;
         Err(crate::Error::new(ErrorKind::Io, "on purpose"))
     });
     assert!(failed.is_err());

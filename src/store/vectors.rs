@@ -17,6 +17,8 @@ pub struct StoredVector<'a> {
     pub row_id: i64,
     /// When the row expires.
     pub expires_at: Option<Micros>,
+    /// Its event timestamp.
+    pub event: Micros,
     /// Type of the elements.
     pub element: Element,
     /// The elements, little-endian.
@@ -63,7 +65,7 @@ impl Snapshot<'_> {
 
 fn select(schema: &TableSchema, column: &Column, condition: &str) -> String {
     format!(
-        "SELECT row_id, expires_at, cell_states, {} FROM {} {condition} ORDER BY row_id",
+        "SELECT row_id, expires_at, event_timestamp, cell_states, {} FROM {} {condition} ORDER BY row_id",
         quote(&column.sql_name),
         quote(&schema.sql_name)
     )
@@ -74,13 +76,13 @@ fn visit(
     column: &Column,
     each: &mut dyn FnMut(StoredVector<'_>),
 ) -> Result<()> {
-    let ValueRef::Blob(bytes) = row.get_ref(3)? else {
+    let ValueRef::Blob(bytes) = row.get_ref(4)? else {
         return Ok(());
     };
-    let states = CellStates::decode(row.get_ref(2)?.as_blob_or_null()?)?;
-    let (row_id, expires_at) = (row.get(0)?, row.get(1)?);
+    let states = CellStates::decode(row.get_ref(3)?.as_blob_or_null()?)?;
+    let (row_id, expires_at, event) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let mut visit = |element, bytes: &[u8]| {
-        each(StoredVector { row_id, expires_at, element, bytes });
+        each(StoredVector { row_id, expires_at, event, element, bytes });
     };
     match (states.get(column.id), column.kind.vector_element()) {
         (CellState::Plain, Some(element)) => visit(element, bytes),

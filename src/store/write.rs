@@ -69,6 +69,8 @@ pub struct RowWriter<'a> {
     positions: Vec<Option<usize>>,
     statements: Option<Statements<'a>>,
     touched: Vec<i64>,
+    /// Rows whose texts were written.
+    retexted: Vec<i64>,
     counts: WriteCounts,
     row: u64,
 }
@@ -104,25 +106,10 @@ impl<'a> WriteTxn<'a> {
             positions,
             statements: None,
             touched: Vec::new(),
+            retexted: Vec::new(),
             counts: WriteCounts::default(),
             row: 0,
         })
-    }
-
-    /// Deletes rows of the view that have expired.
-    pub fn purge_expired(&self, spec: &ViewSpec, now: Micros) -> Result<()> {
-        let Some(state) = self.table(&spec.id)? else {
-            return Ok(());
-        };
-        let mut touched: Vec<i64> = self
-            .connection
-            .prepare_cached(&format!(
-                "DELETE FROM {} WHERE expires_at <= ?1 RETURNING row_id",
-                quote(&state.schema.sql_name)
-            ))?
-            .query_map([now], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        if touched.is_empty() { Ok(()) } else { self.log_rows(state.schema.table_id, &mut touched) }
     }
 }
 
@@ -170,8 +157,9 @@ impl<'a> RowWriter<'a> {
 
     /// Ends the batch: logs the changes for the indexes.
     pub fn finish(mut self) -> Result<WriteCounts> {
-        if !self.touched.is_empty() && self.schema.has_vectors() {
+        if !self.touched.is_empty() {
             self.txn.log_rows(self.schema.table_id, &mut self.touched)?;
+            self.txn.index_texts(&self.schema, &mut self.retexted)?;
         }
         Ok(self.counts)
     }
@@ -248,11 +236,7 @@ impl<'a> RowWriter<'a> {
             return Ok(Found::Nothing);
         };
         if expires.is_some_and(|at| at <= self.options.now) {
-            let table = quote(&self.schema.sql_name);
-            self.txn
-                .connection
-                .prepare_cached(&format!("DELETE FROM {table} WHERE row_id = ?1"))?
-                .execute([row_id])?;
+            self.txn.delete_row(&self.schema, row_id)?;
             self.touched.push(row_id);
             return Ok(Found::Nothing);
         }
@@ -287,6 +271,9 @@ impl<'a> RowWriter<'a> {
         update.raw_bind_parameter(5 + cells.len(), stored.row_id)?;
         update.raw_execute()?;
         self.touched.push(stored.row_id);
+        if cells.iter().any(|(position, ..)| self.schema.columns[*position].text_indexed) {
+            self.retexted.push(stored.row_id);
+        }
         Ok(())
     }
 
@@ -321,7 +308,11 @@ impl<'a> RowWriter<'a> {
             at += 1;
         }
         insert.raw_execute()?;
-        self.touched.push(self.txn.connection.last_insert_rowid());
+        let row_id = self.txn.connection.last_insert_rowid();
+        self.touched.push(row_id);
+        if self.schema.has_text_index() {
+            self.retexted.push(row_id);
+        }
         Ok(())
     }
 

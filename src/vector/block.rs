@@ -12,6 +12,24 @@ pub const BLOCK_ROWS: usize = 1024;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+/// What is known of a row besides its vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowMeta {
+    /// The row.
+    pub row_id: i64,
+    /// When it expires; `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Its event time.
+    pub event: i64,
+}
+
+impl RowMeta {
+    /// A row that never expires, of time 0.
+    pub fn plain(row_id: i64) -> Self {
+        Self { row_id, expires_at: i64::MAX, event: 0 }
+    }
+}
+
 /// Up to [`BLOCK_ROWS`] vectors of one length, with what a scan needs to know of each.
 #[derive(Debug, Clone)]
 pub struct Block<T> {
@@ -20,6 +38,7 @@ pub struct Block<T> {
     lines: Vec<Line>,
     row_ids: Vec<i64>,
     expires_at: Vec<i64>,
+    events: Vec<i64>,
     /// `1 / |v|` for cosine; 0 for a vector of zeros, NaN where the fast path would be inexact.
     inverse_norms: Vec<T>,
 }
@@ -36,6 +55,7 @@ impl<T: Real> Block<T> {
             lines: Vec::new(),
             row_ids: Vec::new(),
             expires_at: Vec::new(),
+            events: Vec::new(),
             inverse_norms: Vec::new(),
         }
     }
@@ -65,6 +85,15 @@ impl<T: Real> Block<T> {
         &bytemuck::cast_slice(&self.lines)[..self.len() * self.stride]
     }
 
+    /// What is known of one row.
+    pub fn meta(&self, slot: usize) -> RowMeta {
+        RowMeta {
+            row_id: self.row_ids[slot],
+            expires_at: self.expires_at[slot],
+            event: self.events[slot],
+        }
+    }
+
     /// One vector.
     pub fn vector(&self, slot: usize) -> &[T] {
         &self.rows()[slot * self.stride..][..self.dim]
@@ -80,25 +109,32 @@ impl<T: Real> Block<T> {
         &self.expires_at
     }
 
+    /// The rows' event times.
+    pub fn events(&self) -> &[i64] {
+        &self.events
+    }
+
     /// `1 / |v|` of each row.
     pub fn inverse_norms(&self) -> &[T] {
         &self.inverse_norms
     }
 
     /// Appends a vector of `dim` elements.
-    pub fn push(&mut self, row_id: i64, expires_at: i64, vector: &[T]) {
+    pub fn push(&mut self, row: RowMeta, vector: &[T]) {
         let elements = (self.len() + 1) * self.stride;
         self.lines.resize(elements.div_ceil(T::PER_LINE), Line::zeroed());
-        self.row_ids.push(row_id);
-        self.expires_at.push(expires_at);
+        self.row_ids.push(row.row_id);
+        self.expires_at.push(row.expires_at);
+        self.events.push(row.event);
         self.inverse_norms.push(T::ZERO);
         self.fill(self.len() - 1, vector);
     }
 
     /// Puts another vector into a slot.
-    pub fn replace(&mut self, slot: usize, row_id: i64, expires_at: i64, vector: &[T]) {
-        self.row_ids[slot] = row_id;
-        self.expires_at[slot] = expires_at;
+    pub fn replace(&mut self, slot: usize, row: RowMeta, vector: &[T]) {
+        self.row_ids[slot] = row.row_id;
+        self.expires_at[slot] = row.expires_at;
+        self.events[slot] = row.event;
         self.fill(slot, vector);
     }
 
@@ -106,6 +142,7 @@ impl<T: Real> Block<T> {
     pub fn pop(&mut self) {
         self.row_ids.pop();
         self.expires_at.pop();
+        self.events.pop();
         self.inverse_norms.pop();
     }
 
@@ -138,10 +175,10 @@ mod tests {
         for dim in [1, 2, 3, 5, 8, 9, 16, 17, 384, 385] {
             let mut block = Block::<f32>::new(dim);
             for row in 0..5u8 {
-                block.push(row.into(), i64::MAX, &vec![f32::from(row) + 1.0; dim]);
+                block.push(RowMeta::plain(row.into()), &vec![f32::from(row) + 1.0; dim]);
             }
             block.pop();
-            block.replace(1, 77, 5, &vec![9.0; dim]);
+            block.replace(1, RowMeta::plain(77), &vec![9.0; dim]);
             assert_eq!(block.rows().as_ptr().align_offset(64), 0);
             assert_eq!(block.row_ids(), [0, 77, 2, 3]);
             assert_eq!(block.vector(1), vec![9.0; dim]);
@@ -157,7 +194,7 @@ mod tests {
         for (row, vector) in
             [[3.0, 4.0], [0.0, -0.0], [1e30, 0.0], [f32::NAN, 0.0]].iter().enumerate()
         {
-            block.push(row as i64, i64::MAX, vector);
+            block.push(RowMeta::plain(row as i64), vector);
         }
         let norms = block.inverse_norms();
         assert_eq!(norms[..2], [0.2, 0.0]);

@@ -59,6 +59,19 @@ impl Isa {
         available
     }
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+        }
+    }
+
     /// The fastest that this CPU has.
     pub fn best() -> Self {
         Self::available().last().copied().unwrap_or(Self::Scalar)

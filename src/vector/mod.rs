@@ -7,12 +7,14 @@ mod block;
 mod kernels;
 mod metric;
 mod real;
+mod rowset;
 mod scan;
 mod topk;
 
-pub use block::{BLOCK_ROWS, Block};
+pub use block::{BLOCK_ROWS, Block, RowMeta};
 pub use kernels::{Isa, Kernels, RowsKernel, kernels};
 pub use metric::{Metric, distance};
 pub use real::Real;
-pub use scan::{Hit, Query, scan};
+pub use rowset::RowSet;
+pub use scan::{Hit, Query, Scope, scan, scan_many};
 pub use topk::{Candidate, TopK};

@@ -1,17 +1,24 @@
-//! The exact scan: every vector against the query.
+//! The exact scan: every vector that is in question against the query.
 //!
 //! The scan ranks in the vectors' own precision and keeps a few more than asked for; these are
-//! measured again in double precision, which settles order and distances.
+//! measured again in double precision, which settles order and distances. Rows that a filter
+//! leaves out are never candidates: of blocks that few rows pass only those are measured.
 
 use std::sync::Arc;
 
-use super::{BLOCK_ROWS, Block, Candidate, Metric, Real, TopK, distance};
+use super::{BLOCK_ROWS, Block, Candidate, Metric, Real, RowSet, TopK, distance};
 
 /// Candidates kept beyond `top_k`, so that rounding in the scan cannot push a winner out.
 const SLACK: usize = 16;
 
 /// Below this much data a second thread costs more than it saves.
 const BYTES_PER_THREAD: usize = 16 << 20;
+
+/// Rows that several queries are compared with while they are in the CPU's cache.
+const TILE_BYTES: usize = 256 << 10;
+
+/// A block of which fewer rows than one in this many pass is not read whole.
+const SPARSE: usize = 2;
 
 /// A query vector and what it asks.
 #[derive(Debug, Clone)]
@@ -20,8 +27,23 @@ pub struct Query<T> {
     vector: Vec<T>,
     metric: Metric,
     top_k: usize,
+}
+
+/// Which rows are in question.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
     /// The clock: rows that have expired by then are passed over.
-    now: i64,
+    pub now: i64,
+    /// Rows of an event time before this are passed over.
+    pub not_before: i64,
+    /// The rows that pass the filter; all of them if there is none.
+    pub rows: Option<&'a RowSet>,
+}
+
+impl Default for Scope<'_> {
+    fn default() -> Self {
+        Self { now: i64::MIN, not_before: i64::MIN, rows: None }
+    }
 }
 
 /// A row of the answer.
@@ -36,8 +58,8 @@ pub struct Hit {
 impl<T: Real> Query<T> {
     /// A query for the `top_k` nearest. The vector is rounded to the precision of the stored ones,
     /// so that a vector finds itself at distance 0.
-    pub fn new(vector: impl Iterator<Item = f64>, metric: Metric, top_k: usize, now: i64) -> Self {
-        Self { vector: vector.map(T::from_f64).collect(), metric, top_k, now }
+    pub fn new(vector: impl Iterator<Item = f64>, metric: Metric, top_k: usize) -> Self {
+        Self { vector: vector.map(T::from_f64).collect(), metric, top_k }
     }
 
     /// The query as the scan uses it: padded to the rows' stride, of length 1 under cosine.
@@ -55,10 +77,10 @@ impl<T: Real> Query<T> {
         vector
     }
 
-    /// The exact distance of one row.
-    fn measure(&self, row: &[T]) -> f64 {
+    /// The exact distance of one vector.
+    pub fn measure(&self, vector: &[T]) -> f64 {
         let wide = |vector: &[T]| vector.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
-        distance(self.metric, wide(&self.vector).into_iter(), wide(row).into_iter())
+        distance(self.metric, wide(&self.vector).into_iter(), wide(vector).into_iter())
     }
 }
 
@@ -66,77 +88,172 @@ impl<T: Real> Query<T> {
 ///
 /// A row whose distance is not a finite number, because its vector holds NaN or infinity, has no
 /// rank and is left out. Uses up to `threads` threads where there is enough to scan.
-pub fn scan<T: Real>(blocks: &[Arc<Block<T>>], query: &Query<T>, threads: usize) -> Vec<Hit> {
+pub fn scan<T: Real>(
+    blocks: &[Arc<Block<T>>],
+    query: &Query<T>,
+    scope: &Scope<'_>,
+    threads: usize,
+) -> Vec<Hit> {
     let Some(first) = blocks.first() else {
         return Vec::new();
     };
     let rows: usize = blocks.iter().map(|block| block.len()).sum();
-    let keep = query.top_k.saturating_add(SLACK).min(rows);
-    let prepared = query.prepared(first.stride());
     let bytes = rows * first.stride() * size_of::<T>();
     let threads = threads.min(bytes / BYTES_PER_THREAD).clamp(1, blocks.len());
-
     let share = blocks.len().div_ceil(threads);
-    let part = |at: usize, part: &[Arc<Block<T>>]| {
-        let mut top = TopK::new(keep);
-        for (offset, block) in part.iter().enumerate() {
-            scan_block(block, (at * share + offset) as u32, query, &prepared, &mut top);
-        }
-        top
-    };
-    let top = if threads == 1 {
-        part(0, blocks)
-    } else {
-        std::thread::scope(|scope| {
-            let part = &part;
-            let mut parts = blocks.chunks(share).enumerate();
-            let own = parts.next();
-            let others: Vec<_> =
-                parts.map(|(at, blocks)| scope.spawn(move || part(at, blocks))).collect();
-            let mut top = own.map_or_else(|| TopK::new(keep), |(at, blocks)| part(at, blocks));
-            for other in others {
-                match other.join() {
-                    Ok(other) => top.merge(other),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            top
-        })
-    };
-    settle(blocks, query, top)
+    let queries = std::slice::from_ref(query);
+    let parts: Vec<_> = blocks.chunks(share).enumerate().collect();
+    let tops = in_threads(parts, |(at, part)| scan_blocks(part, at * share, queries, scope));
+    let top = tops.into_iter().flatten().reduce(|mut all, part| {
+        all.merge(part);
+        all
+    });
+    top.map_or_else(Vec::new, |top| settle(blocks, query, top))
 }
 
-fn scan_block<T: Real>(
-    block: &Block<T>,
-    number: u32,
-    query: &Query<T>,
-    prepared: &[T],
-    top: &mut TopK,
-) {
-    let mut scores = [T::ZERO; BLOCK_ROWS];
-    let scores = &mut scores[..block.len()];
-    let kernels = T::kernels();
-    match query.metric {
-        Metric::L2 => (kernels.l2_squared)(prepared, block.rows(), scores),
-        Metric::Cosine | Metric::InnerProduct => (kernels.dot)(prepared, block.rows(), scores),
+/// What [`scan`] gives for each of the queries. The queries are shared out among the threads, and
+/// those of a thread are compared with the same rows while these are in its cache.
+pub fn scan_many<T: Real>(
+    blocks: &[Arc<Block<T>>],
+    queries: &[Query<T>],
+    scope: &Scope<'_>,
+    threads: usize,
+) -> Vec<Vec<Hit>> {
+    if queries.len() < threads.max(2) {
+        return queries.iter().map(|query| scan(blocks, query, scope, threads)).collect();
     }
-    let mut threshold = top.threshold();
-    for (slot, score) in scores.iter().enumerate() {
-        let mut key = match query.metric {
-            Metric::L2 => score.to_f64(),
-            Metric::InnerProduct => -score.to_f64(),
-            Metric::Cosine => -score.to_f64() * block.inverse_norms()[slot].to_f64(),
-        };
-        if !key.is_finite() {
-            key = key_of(query.metric, query.measure(block.vector(slot)));
-            if !key.is_finite() {
-                continue;
+    let share = queries.len().div_ceil(threads.max(1));
+    let parts: Vec<_> = queries.chunks(share).collect();
+    let answers = in_threads(parts, |queries| {
+        let tops = scan_blocks(blocks, 0, queries, scope);
+        queries.iter().zip(tops).map(|(query, top)| settle(blocks, query, top)).collect::<Vec<_>>()
+    });
+    answers.into_iter().flatten().collect()
+}
+
+/// Does `work` for each part, the first in this thread and each other in one of its own.
+fn in_threads<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> Vec<A> {
+    let mut parts = parts.into_iter();
+    let Some(own) = parts.next() else {
+        return Vec::new();
+    };
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+        let mut answers = vec![work(own)];
+        for other in others {
+            match other.join() {
+                Ok(answer) => answers.push(answer),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        if key <= threshold && block.expires_at()[slot] > query.now {
-            let position = (number, slot as u32);
-            top.offer(Candidate { key, row_id: block.row_ids()[slot], position });
-            threshold = top.threshold();
+        answers
+    })
+}
+
+/// The candidates of each query among the blocks, the first of which has the number `number`.
+fn scan_blocks<T: Real>(
+    blocks: &[Arc<Block<T>>],
+    number: usize,
+    queries: &[Query<T>],
+    scope: &Scope<'_>,
+) -> Vec<TopK> {
+    let rows: usize = blocks.iter().map(|block| block.len()).sum();
+    let stride = blocks.first().map_or(1, |block| block.stride());
+    let mut running: Vec<Running<'_, T>> =
+        queries.iter().map(|query| Running::new(query, stride, rows)).collect();
+    let tile = match queries.len() {
+        1 => BLOCK_ROWS,
+        _ => (TILE_BYTES / (stride * size_of::<T>())).clamp(1, BLOCK_ROWS),
+    };
+    let mut passing = Vec::with_capacity(BLOCK_ROWS);
+    for (offset, block) in blocks.iter().enumerate() {
+        for start in (0..block.len()).step_by(tile) {
+            let slots = start..(start + tile).min(block.len());
+            let number = (number + offset) as u32;
+            let Some(rows) = scope.rows else {
+                for running in &mut running {
+                    running.offer_all(block, number, slots.clone(), scope, |_| true);
+                }
+                continue;
+            };
+            passing.clear();
+            passing.extend(slots.clone().filter(|slot| rows.contains(block.row_ids()[*slot])));
+            let is_sparse = passing.len() * SPARSE < slots.len();
+            for running in &mut running {
+                if is_sparse {
+                    for run in passing.chunk_by(|a, b| a + 1 == *b) {
+                        let slots = run[0]..run[0] + run.len();
+                        running.offer_all(block, number, slots, scope, |_| true);
+                    }
+                } else {
+                    let passes = |slot: usize| rows.contains(block.row_ids()[slot]);
+                    running.offer_all(block, number, slots.clone(), scope, passes);
+                }
+            }
+        }
+    }
+    running.into_iter().map(|running| running.top).collect()
+}
+
+/// A query on its way through the blocks.
+struct Running<'a, T> {
+    query: &'a Query<T>,
+    prepared: Vec<T>,
+    kernel: super::RowsKernel<T>,
+    scores: Box<[T; BLOCK_ROWS]>,
+    top: TopK,
+}
+
+impl<'a, T: Real> Running<'a, T> {
+    fn new(query: &'a Query<T>, stride: usize, rows: usize) -> Self {
+        let kernels = T::kernels();
+        Self {
+            query,
+            prepared: query.prepared(stride),
+            kernel: match query.metric {
+                Metric::L2 => kernels.l2_squared,
+                Metric::Cosine | Metric::InnerProduct => kernels.dot,
+            },
+            scores: Box::new([T::ZERO; BLOCK_ROWS]),
+            top: TopK::new(query.top_k.saturating_add(SLACK).min(rows)),
+        }
+    }
+
+    /// Measures the rows in these slots, and takes those that pass and are good enough.
+    fn offer_all(
+        &mut self,
+        block: &Block<T>,
+        number: u32,
+        slots: std::ops::Range<usize>,
+        scope: &Scope<'_>,
+        passes: impl Fn(usize) -> bool,
+    ) {
+        let scores = &mut self.scores[..slots.len()];
+        let rows = &block.rows()[slots.start * block.stride()..slots.end * block.stride()];
+        (self.kernel)(&self.prepared, rows, scores);
+        let mut threshold = self.top.threshold();
+        for (slot, score) in slots.zip(scores) {
+            let mut key = match self.query.metric {
+                Metric::L2 => score.to_f64(),
+                Metric::InnerProduct => -score.to_f64(),
+                Metric::Cosine => -score.to_f64() * block.inverse_norms()[slot].to_f64(),
+            };
+            if !key.is_finite() {
+                key = key_of(self.query.metric, self.query.measure(block.vector(slot)));
+                if !key.is_finite() {
+                    continue;
+                }
+            }
+            if key <= threshold
+                && block.expires_at()[slot] > scope.now
+                && block.events()[slot] >= scope.not_before
+                && passes(slot)
+            {
+                let position = (number, slot as u32);
+                self.top.offer(Candidate { key, row_id: block.row_ids()[slot], position });
+                threshold = self.top.threshold();
+            }
         }
     }
 }
@@ -167,6 +284,7 @@ fn settle<T: Real>(blocks: &[Arc<Block<T>>], query: &Query<T>, top: TopK) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use super::super::RowMeta;
     use super::*;
 
     fn blocks<T: Real>(vectors: &[Vec<f64>]) -> Vec<Arc<Block<T>>> {
@@ -175,7 +293,7 @@ mod tests {
             let mut block = Block::new(vectors[0].len());
             for (slot, vector) in chunk.iter().enumerate() {
                 let vector: Vec<T> = vector.iter().map(|x| T::from_f64(*x)).collect();
-                block.push((number * BLOCK_ROWS + slot) as i64, i64::MAX, &vector);
+                block.push(RowMeta::plain((number * BLOCK_ROWS + slot) as i64), &vector);
             }
             blocks.push(Arc::new(block));
         }
@@ -187,6 +305,7 @@ mod tests {
         query: &[f64],
         metric: Metric,
         k: usize,
+        passes: impl Fn(i64) -> bool,
     ) -> Vec<Hit> {
         let round = |v: &[f64]| v.iter().map(|x| T::from_f64(*x).to_f64()).collect::<Vec<_>>();
         let mut hits: Vec<Hit> = vectors
@@ -196,7 +315,7 @@ mod tests {
                 row_id: row as i64,
                 distance: distance(metric, round(query).into_iter(), round(v).into_iter()),
             })
-            .filter(|hit| hit.distance.is_finite())
+            .filter(|hit| hit.distance.is_finite() && passes(hit.row_id))
             .collect();
         hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
         hits.truncate(k);
@@ -207,10 +326,11 @@ mod tests {
         for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
             let ours = scan(
                 &blocks::<T>(vectors),
-                &Query::new(query.iter().copied(), metric, k, 0),
+                &Query::new(query.iter().copied(), metric, k),
+                &Scope::default(),
                 threads,
             );
-            assert_eq!(ours, brute_force::<T>(vectors, query, metric, k), "{metric:?}");
+            assert_eq!(ours, brute_force::<T>(vectors, query, metric, k, |_| true), "{metric:?}");
         }
     }
 
@@ -255,12 +375,41 @@ mod tests {
     }
 
     #[test]
-    fn expired_rows_are_passed_over() {
+    fn filters_and_batches_agree_with_brute_force() {
+        let vectors: Vec<Vec<f64>> = (0..5_000u32)
+            .map(|row| (0..40u32).map(|i| f64::from((row * 31 + i * i * 17) % 97) - 48.0).collect())
+            .collect();
+        let blocks = blocks::<f32>(&vectors);
+        for keep in [0, 1, 13, 60, 100] {
+            let passes = |row: i64| row * 7 % 100 < keep;
+            let ids: Vec<i64> = (0..5_000).filter(|row| passes(*row)).collect();
+            let rows = RowSet::of(&ids);
+            let scope = Scope { rows: Some(&rows), ..Scope::default() };
+            for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
+                let queries: Vec<_> = vectors[..7]
+                    .iter()
+                    .map(|vector| Query::new(vector.iter().copied(), metric, 9))
+                    .collect();
+                let expected: Vec<_> = vectors[..7]
+                    .iter()
+                    .map(|query| brute_force::<f32>(&vectors, query, metric, 9, passes))
+                    .collect();
+                for threads in [1, 2, 3, 8] {
+                    assert_eq!(scan_many(&blocks, &queries, &scope, threads), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expired_and_old_rows_are_passed_over() {
         let mut block = Block::<f32>::new(1);
-        block.push(1, 100, &[0.0]);
-        block.push(2, 101, &[5.0]);
-        let query = Query::new([0.0].into_iter(), Metric::L2, 2, 100);
-        let hits = scan(&[Arc::new(block)], &query, 1);
+        block.push(RowMeta { row_id: 1, expires_at: 100, event: 50 }, &[0.0]);
+        block.push(RowMeta { row_id: 2, expires_at: 101, event: 50 }, &[5.0]);
+        block.push(RowMeta { row_id: 3, expires_at: 101, event: 49 }, &[1.0]);
+        let query = Query::new([0.0].into_iter(), Metric::L2, 2);
+        let scope = Scope { now: 100, not_before: 50, rows: None };
+        let hits = scan(&[Arc::new(block)], &query, &scope, 1);
         assert_eq!(hits, [Hit { row_id: 2, distance: 5.0 }]);
     }
 }

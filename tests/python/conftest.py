@@ -101,6 +101,20 @@ class Harness(SimpleNamespace):
         """Do what `feast apply` does to the store."""
         self.store.update(self.config, list(delete), list(keep), [], [], partial=False)
 
+    def find(self, view, query=None, text=None, filters=None, top_k=10, features=(), metric="L2"):
+        """Search by vector or text: (entity key, features) of each row, best first."""
+        found = self.store.retrieve_online_documents_v2(
+            self.config, view, list(features), query, top_k, metric, text, filters
+        )
+        return [(entity_key, values) for _, entity_key, values in found]
+
+    def find_ids(self, view, query=None, text=None, filters=None, top_k=10):
+        """Search as `find` does: the ids alone."""
+        return [
+            entity_key.entity_values[0].int64_val
+            for entity_key, _ in self.find(view, query, text, filters, top_k)
+        ]
+
     def search(self, view, query, top_k=10, features=("title",), metric="L2"):
         """Search by vector: (id, title, distance) of each row, best first."""
         found = self.store.retrieve_online_documents_v2(

@@ -82,13 +82,17 @@ def test_a_file_of_an_earlier_version(tmp_path, version):
         ("t2", 0.9),
         ("t1", 1.9),
     ]
+    searching = make_harness(tmp_path, text_search_enabled=True)
+    for _ in range(2):
+        found = searching.find(vector_view(metric="L2"), text="T2")
+        assert [entity for entity, _ in found] == [key(id=2, shop="s")]
     harness.write(VIEW, (key(id=1), {"t": text("new")}, at(9)))
     assert harness.read(VIEW, key(id=1))[0][1]["t"] == text("new")
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    harness = make_harness(folder)
+    harness = make_harness(folder, text_search_enabled=True)
     write(harness)
     for engine in harness.store._engines.values():
         engine.close()

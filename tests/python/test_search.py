@@ -370,8 +370,11 @@ def test_another_array_column_is_searched_through_the_core(harness):
         (key(id=1), {"a": vector(1), "b": Value(int64_list_val=Int64List(val=[5]))}, at(0)),
         (key(id=2), {"a": vector(5), "b": Value(int64_list_val=Int64List(val=[1]))}, at(0)),
     )
-    engine = harness.store._engine(harness.config)
+    engine = harness.store.engine(harness.config)
     identity = _core.View("shop", "items")
     for feature, nearest in (("a", 1), ("b", 2)):
-        batch = engine.search(identity, feature, np.array([1.0]), metric="l2", top_k=1, features=[])
+        queries = np.array([[1.0]])
+        batch, _ = engine.search(
+            identity, feature=feature, queries=queries, metric="l2", top_k=1, features=[]
+        )
         assert found_rows(batch, [])[0][1] == key(id=nearest)

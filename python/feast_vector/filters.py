@@ -1,0 +1,112 @@
+"""Filters as callers write them, in the core's terms.
+
+Accepted are Feast's ``ComparisonFilter`` and ``CompoundFilter``, and dicts of the same shape. Their
+types are Feast's ``eq``, ``ne``, ``gt``, ``gte``, ``lt``, ``lte``, ``in``, ``nin``, ``and`` and
+``or``; and for features that are lists ``contains`` (a value) and ``any_of`` (one of several).
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from feast_vector.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from feast.filter_models import ComparisonFilter, CompoundFilter
+
+FilterLike: TypeAlias = "ComparisonFilter | CompoundFilter | Mapping[str, Any]"
+"""A filter of Feast's, or a dict of its shape."""
+
+Literal: TypeAlias = "bool | int | float | str | bytes | tuple[int] | tuple[str]"
+Condition: TypeAlias = "tuple[str, str, list[Literal]] | tuple[str, int]"
+
+_COMBINATIONS = ("and", "or")
+_FOR_SEVERAL = ("in", "nin", "any_of")
+_LONGEST = 2**63
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+def conditions(filters: FilterLike) -> list[Condition]:
+    """The filter in postfix order: ``(type, key, values)`` and ``("and" or "or", count)``."""
+    found: list[Condition] = []
+    pending: list[tuple[Any, bool]] = [(filters, False)]
+    while pending:  # No recursion: filters may nest deeper than Python does.
+        node, is_done = pending.pop()
+        kind = _part(node, "type")
+        if kind not in _COMBINATIONS:
+            key = _part(node, "key")
+            found.append((str(kind), str(key), _values(kind, key, _part(node, "value"))))
+            continue
+        parts = _part(node, "filters")
+        if not isinstance(parts, list | tuple):
+            message = f"an '{kind}' needs a list of filters, and {parts!r} is none"
+            raise InvalidInputError(message, "invalid_filter")
+        if is_done:
+            found.append((kind, len(parts)))
+        else:
+            pending.append((node, True))
+            pending.extend((part, False) for part in reversed(parts))
+    return found
+
+
+def _part(node: Any, name: str) -> Any:  # noqa: ANN401
+    if isinstance(node, Mapping):
+        if name in node:
+            return node[name]
+    elif hasattr(node, name):
+        return getattr(node, name)
+    message = (
+        f"a filter is a ComparisonFilter, a CompoundFilter or a dict with type, key and value; "
+        f"{node!r} has no '{name}'"
+    )
+    raise InvalidInputError(message, "invalid_filter")
+
+
+def _values(kind: str, key: str, value: Any) -> list[Literal]:  # noqa: ANN401
+    is_several = isinstance(value, list | tuple | set | frozenset | np.ndarray)
+    if kind in _FOR_SEVERAL:
+        if not is_several:
+            message = f"filter on '{key}': '{kind}' needs a list of values, and {value!r} is none"
+            raise InvalidInputError(message, "invalid_filter")
+        return [_literal(item, key) for item in value]
+    if is_several:
+        message = f"filter on '{key}': '{kind}' compares with one value; for several use 'in'"
+        raise InvalidInputError(message, "invalid_filter")
+    return [_literal(value, key)]
+
+
+def _literal(value: Any, key: str) -> Literal:  # noqa: ANN401, C901, PLR0911
+    if isinstance(value, np.datetime64):
+        return (int(value.astype("datetime64[us]").astype(np.int64)),)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool | float | str | bytes):
+        return value
+    if isinstance(value, int):
+        return value if -_LONGEST <= value < _LONGEST else float(value)
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=datetime.timezone.utc)
+        return ((value - _EPOCH) // datetime.timedelta(microseconds=1),)
+    if isinstance(value, datetime.date):
+        return ((value - _EPOCH.date()).days * 86_400_000_000,)
+    if isinstance(value, decimal.Decimal):
+        return (str(value),)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if value is None:
+        message = f"filter on '{key}': a null compares with nothing; filters find no nulls"
+        raise InvalidInputError(message, "invalid_filter")
+    message = (
+        f"filter on '{key}': values of type {type(value).__name__} compare with nothing; use a "
+        "number, text, bytes, a bool, a date, a Decimal or a UUID"
+    )
+    raise InvalidInputError(message, "invalid_filter")

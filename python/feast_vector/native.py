@@ -1,0 +1,317 @@
+"""The native API: a feature view resolved once, then searched, read and counted without protos.
+
+Answers are Arrow record batches of native types, which pandas, polars and DuckDB take without a
+copy; ``as_dict=True`` gives plain columns, ``{"id": [...], "name": [...], ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import pyarrow as pa
+from feast.feature_view import DUMMY_ENTITY_ID
+
+from feast_vector import arguments, protos, views
+from feast_vector.errors import InvalidInputError, NotFoundError
+from feast_vector.filters import FilterLike, conditions
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from numpy.typing import NDArray
+
+    from feast_vector import _core
+    from feast_vector.online_store import VectorOnlineStore
+
+Columns: TypeAlias = "pa.RecordBatch | dict[str, list[Any]]"
+"""Rows by column."""
+
+Keys: TypeAlias = "Sequence[Any] | Mapping[str, Sequence[Any]] | pa.Table | pa.RecordBatch"
+"""Entities: values of the view's one join key, dicts of join keys, or a column for each."""
+
+
+class VectorView:
+    """A feature view of a store of ours, resolved once.
+
+    It keeps what the view was when it was opened: after ``feast apply`` changes it, open it anew.
+    Data is always as of now. May be shared by threads.
+    """
+
+    def __init__(self, store: FeatureStore, view: str) -> None:
+        """Open the feature view of that name.
+
+        Raises:
+            InvalidInputError: The store's online store is not feast-vector.
+            feast.errors.FeatureViewNotFoundException: There is no such view.
+        """
+        self.name = view
+        self._config = store.config
+        self._online_store = _online_store(store)
+        self._table: Any = store.registry.get_any_feature_view(
+            view, store.project, allow_cache=True
+        )
+        self._declaration = views.declaration(self._config, self._table)
+        self._key_types = {
+            field.name: field.dtype.to_value_type()
+            for field in getattr(self._table, "entity_columns", [])
+            if field.name != DUMMY_ENTITY_ID
+        }
+        self._features = [field.name for field in self._table.features]
+
+    def __repr__(self) -> str:
+        """Name the view."""
+        return f"VectorView({self.name!r})"
+
+    @property
+    def _engine(self) -> _core.Engine:
+        return self._online_store.engine(self._config)
+
+    def search(  # noqa: PLR0913
+        self,
+        query: Sequence[Any] | NDArray[Any] | None = None,
+        top_k: int = 10,
+        *,
+        text: str | Sequence[str] | None = None,
+        filters: FilterLike | None = None,
+        features: Sequence[str] | None = None,
+        feature: str | None = None,
+        metric: str | None = None,
+        max_distance: float | None = None,
+        offset: int = 0,
+        text_match: Literal["any", "all", "phrase", "prefix"] | None = None,
+        weights: tuple[float, float] | None = None,
+        rrf_k: float | None = None,
+        past_ttl: bool | None = None,
+        exact: bool = False,
+        explain: bool = False,
+        as_dict: bool = False,
+    ) -> Any:  # noqa: ANN401
+        """Find the best rows by vector, by text, or by both rankings fused; best first.
+
+        Args:
+            query: A vector of shape ``(d,)``, or many of shape ``(q, d)``, which use all cores.
+            top_k: The most rows for each query.
+            text: A text, or one for each of several queries. With ``query`` as well, the two
+                rankings are fused by reciprocal rank (Cormack et al., SIGIR 2009).
+            filters: A filter of Feast's, or a dict of its shape; applied before ranking, so that
+                ``top_k`` rows come back whenever that many pass.
+            features: Features to return; all but vectors, if not given.
+            feature: The feature to search; the view's vector field, if not given.
+            metric: ``cosine``, ``L2`` or ``inner_product``; the feature's, else the store's.
+            max_distance: Leave out rows that are further away.
+            offset: Pass over so many of the best rows.
+            text_match: What of the text a row has to have: ``any`` of its words, ``all``, all
+                side by side as a ``phrase``, or all with the last as a ``prefix``.
+            weights: Weights of the rankings by vector and by text.
+            rrf_k: The k of the fusion, 60 by default.
+            past_ttl: Whether to find rows past the view's ttl; ``search_past_ttl``, if not given.
+            exact: Compare with every vector that passes the filter. Every search does, so far.
+            explain: Also return how the rows were found, as a dict.
+            as_dict: Return a dict of lists instead of Arrow.
+
+        Returns:
+            A ``pyarrow.RecordBatch``: ``query`` (int32, the number of the query, only where
+            several were passed), the join keys, the features, ``event_timestamp``, and whichever
+            the search has of ``distance`` (float64, lower is nearer), ``text_rank`` (float64,
+            BM25, higher is better; 0 where no word matches) and ``score`` (float64, the fused
+            one, higher is better). A feature by one of these names keeps it, and ours gets a
+            ``_`` in front. With ``explain``, a tuple of that and a dict.
+
+        Raises:
+            InvalidInputError: A wrong query, filter, metric or number; the message says which.
+            NotFoundError: A feature that the view does not have.
+        """
+        del exact
+        online = self._config.online_store
+        searched: dict[str, Any] = {}
+        many = text is not None and not isinstance(text, str)
+        if query is not None:
+            arguments.check_vector_search(online)
+            field = self._vector_field(feature)
+            queries = arguments.query_vectors(query, self._table, field.name, many=True)
+            many = many or getattr(query, "ndim", 0) > 1 or len(queries) > 1
+            searched = {
+                "feature": field.name,
+                "queries": queries,
+                "metric": metric or field.vector_search_metric or online.similarity or "cosine",
+                "max_distance": max_distance,
+            }
+        elif max_distance is not None:
+            message = "max_distance needs a query vector: texts have no distance"
+            raise InvalidInputError(message, "invalid_argument")
+        vector_weight, text_weight = weights or (online.vector_weight, online.text_weight)
+        past_ttl = online.search_past_ttl if past_ttl is None else past_ttl
+        batch, explanation = self._engine.search(
+            self._declaration,
+            top_k=arguments.positive(top_k),
+            offset=arguments.not_negative(offset, "offset"),
+            texts=arguments.query_texts(online, self._table, text, query is not None),
+            text_match=text_match or online.text_match,
+            rrf_k=online.rrf_k if rrf_k is None else rrf_k,
+            vector_weight=vector_weight,
+            text_weight=text_weight,
+            filter=None if filters is None else conditions(filters),
+            not_before=None if past_ttl else views.not_before(self._table),
+            features=self._chosen(features, searched.get("feature")),
+            numbers_queries=many,
+            typed=True,
+            **searched,
+        )
+        answer = batch.to_pydict() if as_dict else batch
+        return (answer, json.loads(explanation)) if explain else answer
+
+    def read(
+        self, keys: Keys, features: Sequence[str] | None = None, *, as_dict: bool = False
+    ) -> Columns:
+        """Read features by entity key: a row for each key, in their order.
+
+        Args:
+            keys: Values of the join key; or, for any number of join keys, dicts, a dict of
+                columns, or an Arrow table.
+            features: Features to return; all, if not given.
+            as_dict: Return a dict of lists instead of Arrow.
+
+        Returns:
+            The join keys, the features and ``event_timestamp``, which is null where there is no
+            such row.
+        """
+        serialized = self._serialized(keys)
+        chosen = self._features if features is None else self._chosen(features, None)
+        batch = self._engine.read(self._declaration, serialized, chosen, typed=True)
+        return batch.to_pydict() if as_dict else batch
+
+    def delete(self, keys: Keys) -> int:
+        """Delete rows by entity key, from the table, the text index and every later answer.
+
+        Returns:
+            How many of them were there.
+        """
+        return self._engine.delete(self._declaration, self._serialized(keys))
+
+    def count(self, filters: FilterLike | None = None) -> int:
+        """How many rows there are, or pass the filter; rows past the view's ttl among them."""
+        passing = None if filters is None else conditions(filters)
+        return self._engine.count(self._declaration, passing)
+
+    def _vector_field(self, feature: str | None) -> Any:  # noqa: ANN401
+        if feature is None:
+            return arguments.vector_field(self._table)
+        for field in self._table.features:
+            if field.name == feature:
+                return field
+        raise self._unknown(feature)
+
+    def _chosen(self, features: Sequence[str] | None, searched: str | None) -> list[str]:
+        if features is None:
+            return [
+                field.name
+                for field in self._table.features
+                if field.name != searched and not field.vector_index
+            ]
+        # Join keys are part of every answer.
+        chosen = [name for name in features if name not in self._key_types]
+        for name in chosen:
+            if name not in self._features:
+                raise self._unknown(name)
+        return chosen
+
+    def _unknown(self, feature: str) -> NotFoundError:
+        message = (
+            f"feature view '{self.name}' has no feature '{feature}'; its features are: "
+            f"{', '.join(sorted(self._features))}"
+        )
+        return NotFoundError(message, "unknown_feature")
+
+    def _serialized(self, keys: Keys) -> list[bytes]:
+        columns: Mapping[str, Sequence[Any]]
+        names = list(self._key_types)
+        if isinstance(keys, pa.Table | pa.RecordBatch):
+            columns = {
+                name: keys.column(name).to_pylist() for name in names if name in keys.schema.names
+            }
+        elif isinstance(keys, Mapping):
+            columns = keys
+        else:
+            rows = (
+                [key if isinstance(key, Mapping) else {names[0]: key} for key in keys]
+                if (len(names) == 1)
+                else list(keys)
+            )
+            if not all(isinstance(row, Mapping) and set(row) == set(names) for row in rows):
+                raise self._wrong_keys()
+            if not names:
+                return protos.entity_keys({}, {}, len(rows))
+            columns = {name: [row[name] for row in rows] for name in names}
+        if set(columns) != set(names):
+            raise self._wrong_keys()
+        count = len(next(iter(columns.values()), []))
+        if any(len(column) != count for column in columns.values()):
+            message = f"feature view '{self.name}': the columns of join keys differ in length"
+            raise InvalidInputError(message, "invalid_key")
+        return protos.entity_keys(columns, self._key_types, count)
+
+    def _wrong_keys(self) -> InvalidInputError:
+        names = ", ".join(self._key_types) or "none"
+        message = f"feature view '{self.name}': keys have to have its join keys, which are: {names}"
+        return InvalidInputError(message, "invalid_key")
+
+
+def _online_store(store: FeatureStore) -> VectorOnlineStore:
+    from feast_vector.online_store import VectorOnlineStore
+
+    found = getattr(store._get_provider(), "online_store", None)  # noqa: SLF001
+    if not isinstance(found, VectorOnlineStore):
+        message = (
+            f"the online store of this FeatureStore is {type(found).__name__}, not feast-vector's; "
+            "set `type: vector` in the online_store section of feature_store.yaml"
+        )
+        raise InvalidInputError(message, "invalid_argument")
+    return found
+
+
+def open_view(store: FeatureStore, view: str) -> VectorView:
+    """Resolve a feature view once, to search and read it many times."""
+    return VectorView(store, view)
+
+
+def search(
+    store: FeatureStore,
+    view: str,
+    query: Sequence[Any] | NDArray[Any] | None = None,
+    top_k: int = 10,
+    **options: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Search a view once; see :meth:`VectorView.search`. For many searches, open the view once."""
+    return open_view(store, view).search(query, top_k, **options)
+
+
+def sql(
+    store: FeatureStore, statement: str, parameters: Sequence[Any] = (), *, as_dict: bool = False
+) -> Columns:
+    """Run one reading SQL statement through the store's own connection.
+
+    In this process nothing else may open the database file: a second SQLite would drop the first
+    one's locks.
+
+    Args:
+        store: A feature store with our online store.
+        statement: A single ``SELECT``; ``?`` stand for parameters. A view ``items`` of project
+            ``shop`` is the table ``shop_items``.
+        parameters: Integers, floats, strings, bytes or ``None``.
+        as_dict: Return a dict of lists instead of Arrow.
+
+    Returns:
+        A ``pyarrow.RecordBatch``. A column is of int64, float64, string or binary, whichever its
+        values are; integers among floats become floats, and where texts or BLOBs stand among
+        others, all are strings, BLOBs as SQL writes them (``X'00ff'``).
+
+    Raises:
+        InvalidInputError: SQL that does not parse, or that would change something.
+    """
+    try:
+        batch = _online_store(store).engine(store.config).sql(statement, list(parameters))
+    except TypeError as cause:
+        message = f"parameters can be integers, floats, strings, bytes or None ({cause})"
+        raise InvalidInputError(message, "invalid_sql") from cause
+    return batch.to_pydict() if as_dict else batch

@@ -1,0 +1,140 @@
+//! Filters over scalars in memory, as of a snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard};
+
+use crate::error::Result;
+use crate::index::Rows;
+use crate::query::{self, Resolved};
+use crate::schema::{Attribute, ViewId};
+use crate::store::{Changes, Micros, Snapshot, TableState};
+use crate::vector::RowSet;
+
+/// Scalars in memory, by view.
+#[derive(Debug, Default)]
+pub(super) struct RowCaches(Mutex<HashMap<ViewId, Arc<RwLock<RowCache>>>>);
+
+/// The scalars of one view as of one change of its table.
+#[derive(Debug, Default)]
+pub(super) struct RowCache {
+    table_id: i64,
+    generation: i64,
+    seq: i64,
+    rows: Rows,
+}
+
+/// The cache, held since before a snapshot was taken, so that it can only be behind it. Others may
+/// read it meanwhile.
+pub(super) type HeldRows<'a> = RwLockUpgradableReadGuard<'a, RowCache>;
+
+impl RowCaches {
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    pub(super) fn entry(&self, view: &ViewId) -> Arc<RwLock<RowCache>> {
+        Arc::clone(self.0.lock().entry(view.clone()).or_default())
+    }
+
+    pub(super) fn forget(&self, view: &ViewId) {
+        self.0.lock().remove(view);
+    }
+}
+
+/// The rows that pass the filter in the snapshot.
+pub(super) fn passing(
+    cache: HeldRows<'_>,
+    snapshot: &Snapshot<'_>,
+    table: &TableState,
+    filter: &Resolved,
+) -> Result<RowSet> {
+    let cache = followed(cache, snapshot, table, filter)?;
+    Ok(query::matching(filter, &cache.rows))
+}
+
+/// How many rows pass the filter in the snapshot and have not expired.
+pub(super) fn count(
+    cache: HeldRows<'_>,
+    snapshot: &Snapshot<'_>,
+    table: &TableState,
+    filter: &Resolved,
+    now: Micros,
+) -> Result<u64> {
+    let cache = followed(cache, snapshot, table, filter)?;
+    let passing = query::matching(filter, &cache.rows);
+    let rows = cache.rows.row_ids().iter().zip(cache.rows.expires_at());
+    Ok(rows.filter(|(id, expires_at)| **expires_at > now && passing.contains(**id)).count() as u64)
+}
+
+/// The cache, with the filter's attributes, brought to the snapshot's state.
+fn followed<'a>(
+    mut cache: HeldRows<'a>,
+    snapshot: &Snapshot<'_>,
+    table: &TableState,
+    filter: &Resolved,
+) -> Result<RwLockReadGuard<'a, RowCache>> {
+    let wanted = filter.attributes();
+    let is_current = {
+        let resident = cache.rows.attributes();
+        cache.is_of(table)
+            && cache.seq == table.last_seq
+            && wanted.iter().all(|attribute| resident.contains(attribute))
+    };
+    if !is_current {
+        cache.with_upgraded(|cache| cache.follow(snapshot, table, wanted))?;
+    }
+    Ok(RwLockUpgradableReadGuard::downgrade(cache))
+}
+
+impl RowCache {
+    fn is_of(&self, table: &TableState) -> bool {
+        (self.table_id, self.generation) == (table.schema.table_id, table.schema.generation)
+    }
+
+    fn follow(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        table: &TableState,
+        mut wanted: Vec<Attribute>,
+    ) -> Result<()> {
+        let resident = if self.is_of(table) { self.rows.attributes() } else { Vec::new() };
+        let has_all = wanted.iter().all(|attribute| resident.contains(attribute));
+        let changes = if has_all && self.is_of(table) && !self.rows.is_bloated() {
+            snapshot.changes_since(table, self.seq)?
+        } else {
+            Changes::Unknown
+        };
+        if let Changes::Rows(row_ids) = changes {
+            for row_id in &row_ids {
+                self.rows.remove(*row_id);
+            }
+            let rows = &mut self.rows;
+            snapshot.scalars(
+                &table.schema,
+                &resident,
+                Some(&row_ids),
+                &mut |id, expires, row| {
+                    rows.put(id, expires, row);
+                },
+            )?;
+        } else {
+            wanted.extend(resident);
+            let mut attributes: Vec<Attribute> = Vec::new();
+            for attribute in wanted {
+                if !attributes.contains(&attribute) {
+                    attributes.push(attribute);
+                }
+            }
+            let mut rows = Rows::new(&attributes);
+            snapshot.scalars(&table.schema, &attributes, None, &mut |id, expires, row| {
+                rows.put(id, expires, row);
+            })?;
+            self.rows = rows;
+        }
+        (self.table_id, self.generation, self.seq) =
+            (table.schema.table_id, table.schema.generation, table.last_seq);
+        Ok(())
+    }
+}

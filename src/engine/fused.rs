@@ -1,0 +1,247 @@
+//! Ranking: by vector, by text, or by both rankings fused.
+
+use std::collections::HashMap;
+
+use serde_json::{Value as Json, json};
+
+use super::search::{Found, Moment, TextQuery, VectorQuery, text_search_is_off};
+use crate::error::Result;
+use crate::query::reciprocal_rank;
+use crate::schema::Column;
+use crate::store::TextPlan;
+use crate::text::phrases;
+use crate::vector::{Candidate, Hit, Metric, TopK};
+
+/// The best rows of each ranking that are fused: enough that a row further down in one cannot come
+/// far up by it, and fixed, so that one page of an answer goes on where the last has ended.
+const WINDOW: usize = 1000;
+
+/// A row and its BM25 rank.
+type Ranked = (i64, f64);
+
+impl Moment<'_, '_, '_> {
+    /// The rows of the answer, best first, query by query; and how they were found.
+    pub(super) fn find(&self) -> Result<(Vec<Found>, Json)> {
+        let request = self.request;
+        let mut explanation = json!({ "kernels": crate::vector::Isa::best().name() });
+        if let Some(passing) = &self.passing {
+            explanation["rows_passing_filter"] = json!(passing.len());
+        }
+        if let Some((column, vectors)) = &self.vectors {
+            explanation["vectors"] = json!(vectors.len());
+            explanation["feature"] = json!(column.feature);
+            explanation["strategy"] = json!(match &self.passing {
+                None => "exact scan of all vectors",
+                Some(_) => "exact scan of the vectors that pass the filter",
+            });
+        }
+        let found = match (request.vectors, request.texts) {
+            (Some(vectors), None) => self.by_vector(&vectors),
+            (None, Some(texts)) => self.by_text(&texts, &mut explanation)?,
+            (Some(vectors), Some(texts)) => self.by_both(&vectors, &texts, &mut explanation)?,
+            (None, None) => Vec::new(),
+        };
+        if let Some(vectors) = request.vectors {
+            explanation["metric"] = json!(vectors.metric.name());
+        }
+        Ok((found, explanation))
+    }
+
+    fn depth(&self) -> usize {
+        self.request.top_k.saturating_add(self.request.offset)
+    }
+
+    fn page<T>(&self, rows: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        rows.into_iter().skip(self.request.offset).take(self.request.top_k)
+    }
+
+    fn nearest(&self, vectors: &VectorQuery<'_>, count: usize) -> Vec<Vec<Hit>> {
+        let Some((_, frozen)) = &self.vectors else {
+            return Vec::new();
+        };
+        let mut answers =
+            frozen.search(&vectors.queries, vectors.metric, count, &self.scope(), self.threads);
+        if let Some(most) = vectors.max_distance {
+            for hits in &mut answers {
+                hits.retain(|hit| hit.distance <= most);
+            }
+        }
+        answers
+    }
+
+    fn by_vector(&self, vectors: &VectorQuery<'_>) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (query, hits) in self.nearest(vectors, self.depth()).into_iter().enumerate() {
+            found.extend(self.page(hits).map(|Hit { row_id, distance }| Found {
+                query,
+                row_id,
+                distance: Some(distance),
+                text_rank: None,
+                score: None,
+            }));
+        }
+        found
+    }
+
+    fn by_text(&self, texts: &TextQuery<'_>, explanation: &mut Json) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for (query, text) in texts.queries.iter().enumerate() {
+            let plan = self.plan(text, texts)?;
+            explain(&plan, explanation);
+            let ranked = self.best_texts(&plan, self.depth(), &mut HashMap::new())?;
+            found.extend(self.page(ranked).map(|(row_id, rank)| Found {
+                query,
+                row_id,
+                distance: None,
+                text_rank: Some(rank),
+                score: None,
+            }));
+        }
+        Ok(found)
+    }
+
+    fn by_both(
+        &self,
+        vectors: &VectorQuery<'_>,
+        texts: &TextQuery<'_>,
+        explanation: &mut Json,
+    ) -> Result<Vec<Found>> {
+        let Some((column, _)) = &self.vectors else {
+            return Ok(Vec::new());
+        };
+        let window = self.depth().max(WINDOW);
+        let fusion = self.request.fusion;
+        explanation["fusion"] = json!({
+            "method": "reciprocal rank",
+            "k": fusion.k,
+            "vector_weight": fusion.vector_weight,
+            "text_weight": fusion.text_weight,
+            "window": window,
+        });
+        let nearest = self.nearest(vectors, window);
+        let mut found = Vec::new();
+        for (query, (hits, text)) in nearest.into_iter().zip(texts.queries).enumerate() {
+            let plan = self.plan(text, texts)?;
+            explain(&plan, explanation);
+            let mut distances: HashMap<i64, f64> =
+                hits.iter().map(|hit| (hit.row_id, hit.distance)).collect();
+            // Of the nearest rows, the ranks of all are wanted: 0 where no word matches.
+            let mut ranks: HashMap<i64, f64> = hits.iter().map(|hit| (hit.row_id, 0.0)).collect();
+            let mut ranked = self.best_texts(&plan, window, &mut ranks)?;
+            if let Some(most) = vectors.max_distance {
+                let unknown = ranked.iter().map(|(row_id, _)| *row_id);
+                self.measure(column, vectors, query, unknown, &mut distances)?;
+                ranked.retain(|(row_id, _)| distances.get(row_id).is_some_and(|d| *d <= most));
+            }
+            ranks.extend(ranked.iter().copied());
+            let rankings = [
+                (fusion.vector_weight, hits.iter().map(|hit| hit.row_id).collect()),
+                (fusion.text_weight, ranked.iter().map(|(row_id, _)| *row_id).collect()),
+            ];
+            let page: Vec<_> = self.page(reciprocal_rank(&rankings, fusion.k)).collect();
+            let unknown = page.iter().map(|(row_id, _)| *row_id);
+            self.measure(column, vectors, query, unknown, &mut distances)?;
+            found.extend(page.into_iter().map(|(row_id, score)| Found {
+                query,
+                row_id,
+                distance: distances.get(&row_id).copied(),
+                text_rank: ranks.get(&row_id).copied(),
+                score: Some(score),
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Adds the distances of those rows that are not known yet.
+    fn measure(
+        &self,
+        column: &Column,
+        vectors: &VectorQuery<'_>,
+        query: usize,
+        row_ids: impl Iterator<Item = i64>,
+        distances: &mut HashMap<i64, f64>,
+    ) -> Result<()> {
+        let unknown: Vec<i64> = row_ids.filter(|id| !distances.contains_key(id)).collect();
+        let Some((_, frozen)) = self.vectors.as_ref().filter(|_| !unknown.is_empty()) else {
+            return Ok(());
+        };
+        let query = vectors.queries.slice(ndarray::s![query..=query, ..]);
+        let metric: Metric = vectors.metric;
+        distances.extend(frozen.measure(
+            self.snapshot,
+            self.table,
+            column,
+            &query,
+            metric,
+            &unknown,
+        )?);
+        Ok(())
+    }
+
+    fn plan(&self, text: &str, texts: &TextQuery<'_>) -> Result<TextPlan> {
+        let schema = &self.table.schema;
+        if !schema.has_text_index() {
+            return Err(match schema.text_columns_among(&self.request.view.text_features).len() {
+                0 => no_texts(self.request.view),
+                _ => text_search_is_off(self.request.view),
+            });
+        }
+        self.snapshot.text_plan(schema, &phrases(text, texts.mode), texts.mode)
+    }
+
+    /// The `count` best rows for the text, best first. Fills in the ranks of the rows in `known`,
+    /// whether they are among the best or not.
+    fn best_texts(
+        &self,
+        plan: &TextPlan,
+        count: usize,
+        known: &mut HashMap<i64, f64>,
+    ) -> Result<Vec<Ranked>> {
+        let Some(expression) = &plan.expression else {
+            return Ok(Vec::new());
+        };
+        let schema = &self.table.schema;
+        let scope = self.scope();
+        let mut top = TopK::new(count);
+        self.snapshot.text_matches(schema, expression, &mut |row_id, rank| {
+            if let Some(known) = known.get_mut(&row_id) {
+                *known = rank;
+            }
+            let candidate = Candidate { key: -rank, row_id, position: (0, 0) };
+            if candidate.key <= top.threshold()
+                && scope.rows.is_none_or(|rows| rows.contains(row_id))
+                && self.snapshot.is_live(schema, row_id, scope.now, scope.not_before)?
+            {
+                top.offer(candidate);
+            }
+            Ok(())
+        })?;
+        let mut best = top.into_candidates();
+        best.sort();
+        Ok(best.into_iter().map(|candidate| (candidate.row_id, -candidate.key)).collect())
+    }
+}
+
+fn explain(plan: &TextPlan, explanation: &mut Json) {
+    if explanation.get("texts").is_none() {
+        explanation["texts"] = json!([]);
+    }
+    if let Some(texts) = explanation["texts"].as_array_mut() {
+        texts.push(json!({
+            "expression": plan.expression,
+            "passed_over_as_too_common": plan.passed_over,
+        }));
+    }
+}
+
+fn no_texts(view: &crate::schema::ViewSpec) -> crate::Error {
+    crate::Error::new(
+        crate::ErrorKind::TextSearchOff,
+        format!(
+            "{}: there are no texts to search: none of the features chosen for it ({}) is of type \
+             STRING in the stored table; run `feast apply`, or mend the choice",
+            view.id,
+            view.text_features.join(", ")
+        ),
+    )
+}

@@ -1,0 +1,89 @@
+//! A filter over all resident rows, column by column.
+
+use super::resolve::{Resolved, Step};
+use super::test::{Test, Value};
+use crate::index::{Cell, CellColumn, Rows};
+use crate::vector::RowSet;
+
+/// A bit for each row, in the order of the rows.
+type Mask = Vec<u64>;
+
+/// The rows that pass the filter. Its attributes have to be resident; one that is not, no row has.
+pub fn matching(filter: &Resolved, rows: &Rows) -> RowSet {
+    let mut masks: Vec<Mask> = Vec::new();
+    for step in &filter.steps {
+        let mask = match step {
+            Step::Test { attribute, test, is_for_lists } => match rows.column(attribute) {
+                Some(column) => passing(column, test, *is_for_lists),
+                None => vec![0; rows.len().div_ceil(64)],
+            },
+            Step::And(count) => {
+                let all = vec![u64::MAX; rows.len().div_ceil(64)];
+                fold(masks.split_off(masks.len() - count), all, |a, b| a & b)
+            }
+            Step::Or(count) => {
+                let none = vec![0; rows.len().div_ceil(64)];
+                fold(masks.split_off(masks.len() - count), none, |a, b| a | b)
+            }
+        };
+        masks.push(mask);
+    }
+    masks.pop().map_or_else(RowSet::default, |mask| row_set(&mask, rows.row_ids()))
+}
+
+fn fold(masks: Vec<Mask>, start: Mask, combine: impl Fn(u64, u64) -> u64) -> Mask {
+    masks.into_iter().fold(start, |mut all, mask| {
+        for (word, other) in all.iter_mut().zip(mask) {
+            *word = combine(*word, other);
+        }
+        all
+    })
+}
+
+fn row_set(mask: &[u64], row_ids: &[i64]) -> RowSet {
+    let bounds =
+        row_ids.iter().fold((i64::MAX, i64::MIN), |(low, high), id| (low.min(*id), high.max(*id)));
+    let mut set =
+        if row_ids.is_empty() { RowSet::default() } else { RowSet::between(bounds.0, bounds.1) };
+    for (word, ids) in mask.iter().zip(row_ids.chunks(64)) {
+        let mut word = *word;
+        while word != 0 {
+            let bit = word.trailing_zeros() as usize;
+            word &= word - 1;
+            // The last word may have bits beyond the last row.
+            if let Some(id) = ids.get(bit) {
+                set.insert(*id);
+            }
+        }
+    }
+    set
+}
+
+fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Mask {
+    // Each distinct text is tested once.
+    let texts: Vec<bool> =
+        column.words().iter().map(|word| test.holds(Value::Text(word))).collect();
+    let bytes = |code: u32| test.holds(Value::Bytes(&column.words()[code as usize]));
+    let one = |cell: &Cell| match cell {
+        Cell::Absent | Cell::List(_) => false,
+        Cell::Integer(number) => test.holds(Value::Integer(*number)),
+        Cell::Real(number) => test.holds(Value::Real(*number)),
+        Cell::Text(code) => texts[*code as usize],
+        Cell::Bytes(code) => bytes(*code),
+    };
+    // A cell of another type than its column's, a list among scalars or the reverse, never passes.
+    let passes = |cell: &Cell| match cell {
+        Cell::List(items) => is_for_lists && items.iter().any(one),
+        cell => !is_for_lists && one(cell),
+    };
+    column
+        .cells()
+        .chunks(64)
+        .map(|cells| {
+            cells
+                .iter()
+                .enumerate()
+                .fold(0, |word, (bit, cell)| word | u64::from(passes(cell)) << bit)
+        })
+        .collect()
+}

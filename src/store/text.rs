@@ -1,0 +1,291 @@
+//! The full-text index of a table: FTS5 without content of its own, a row for each row of the
+//! table that has texts, kept in step in the same transaction.
+//!
+//! What goes in are the words that [`crate::text`] makes of the texts, with spaces between them;
+//! FTS5 folds case and removes diacritics. Ranks are FTS5's own BM25 (k1 = 1.2, b = 0.75).
+
+use std::sync::Arc;
+
+use rusqlite::params;
+use rusqlite::types::ValueRef;
+
+use super::Micros;
+use super::connections::{Snapshot, WriteTxn};
+use crate::error::Result;
+use crate::schema::{Column, TableSchema, ViewSpec, quote};
+use crate::text::{Phrase, TextMatch, indexable};
+
+/// Letters, digits, marks, symbols and the invisible parts of emoji: everything that
+/// [`crate::text`] leaves between its spaces.
+const TOKENIZER: &str = "unicode61 remove_diacritics 2 categories 'L* N* M* S* C*' tokenchars '+#'";
+
+/// Where the words of a query are in more rows than this together, its commonest are passed over:
+/// ranking takes FTS5 about a microsecond for each row, whatever the words are worth.
+const MOST_ROWS: i64 = 4096;
+
+/// Rows between two calls of a progress function.
+const PROGRESS_STEP: u64 = 1024;
+
+/// How a query is going to be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextPlan {
+    /// FTS5's expression; `None` where the query has no words that are in any text.
+    pub expression: Option<String>,
+    /// Words that are too common to look for beside rarer ones.
+    pub passed_over: Vec<String>,
+}
+
+impl WriteTxn<'_> {
+    /// Creates an empty index over these columns; none at all, if there are no columns.
+    pub(super) fn create_text_index(
+        &self,
+        schema: &mut TableSchema,
+        columns: &[u32],
+    ) -> Result<()> {
+        for column in &mut schema.columns {
+            column.text_indexed = columns.contains(&column.id);
+        }
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = schema.text_columns().map(index_column).collect();
+        Ok(self.connection.execute_batch(&format!(
+            "CREATE VIRTUAL TABLE {} USING fts5({}, content = '', contentless_delete = 1,
+             tokenize = \"{TOKENIZER}\")",
+            quote(&schema.text_table()),
+            names.join(", "),
+        ))?)
+    }
+
+    pub(super) fn drop_text_index(&self, schema: &TableSchema) -> Result<()> {
+        let table = quote(&schema.text_table());
+        Ok(self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?)
+    }
+
+    /// Makes the index what the view wants, filling it where it has to be made.
+    pub(super) fn settle_text_index(
+        &self,
+        spec: &ViewSpec,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let Some(state) = self.table(&spec.id)? else {
+            return Ok(());
+        };
+        let wanted = state.schema.text_columns_among(&spec.text_features);
+        if state.schema.text_columns().map(|column| column.id).eq(wanted.iter().copied()) {
+            return Ok(());
+        }
+        let mut schema = (*state.schema).clone();
+        schema.generation += 1;
+        self.drop_text_index(&schema)?;
+        self.create_text_index(&mut schema, &wanted)?;
+        self.save(&schema)?;
+        self.fill_text_index(&schema, progress)
+    }
+
+    /// Builds the index that the view wants if the table has none. One that is there stays as
+    /// `apply` has made it, so that processes of different configurations do not undo each other.
+    pub(super) fn ensure_text_index(
+        &self,
+        schema: Arc<TableSchema>,
+        spec: &ViewSpec,
+    ) -> Result<Arc<TableSchema>> {
+        if schema.has_text_index() || schema.text_columns_among(&spec.text_features).is_empty() {
+            return Ok(schema);
+        }
+        self.settle_text_index(spec, &mut |_, _| {})?;
+        Ok(self.table(&spec.id)?.map_or(schema, |state| state.schema))
+    }
+
+    /// Builds the index that the view wants if its table is there and has none.
+    pub fn build_missing_text_index(&self, spec: &ViewSpec) -> Result<()> {
+        match self.table(&spec.id)? {
+            Some(state) => self.ensure_text_index(state.schema, spec).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn fill_text_index(
+        &self,
+        schema: &TableSchema,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        if !schema.has_text_index() {
+            return Ok(());
+        }
+        let table = quote(&schema.sql_name);
+        let all: i64 =
+            self.connection
+                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+        let mut insert = self.connection.prepare(&insert_sql(schema))?;
+        let mut rows =
+            self.connection.prepare(&format!("{} ORDER BY row_id", select_sql(schema)))?;
+        let mut rows = rows.query([])?;
+        let mut done = 0;
+        while let Some(row) = rows.next()? {
+            if done % PROGRESS_STEP == 0 {
+                progress(done, all.cast_unsigned());
+            }
+            insert_texts(&mut insert, row)?;
+            done += 1;
+        }
+        progress(done, all.cast_unsigned());
+        Ok(())
+    }
+
+    /// Brings the index up to date with the texts of these rows.
+    pub(super) fn index_texts(&self, schema: &TableSchema, row_ids: &mut Vec<i64>) -> Result<()> {
+        if !schema.has_text_index() {
+            return Ok(());
+        }
+        row_ids.sort_unstable();
+        row_ids.dedup();
+        let sql = format!("{} WHERE row_id = ?1", select_sql(schema));
+        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut insert = self.connection.prepare_cached(&insert_sql(schema))?;
+        for row_id in row_ids {
+            let mut rows = select.query([*row_id])?;
+            if let Some(row) = rows.next()?
+                && insert_texts(&mut insert, row)?
+            {
+                continue;
+            }
+            self.forget_text(schema, *row_id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_text(&self, schema: &TableSchema, row_id: i64) -> Result<()> {
+        if schema.has_text_index() {
+            let table = quote(&schema.text_table());
+            self.connection
+                .prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?1"))?
+                .execute([row_id])?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot<'_> {
+    /// What to look for: where any of the words will do, the commonest are left out as long as
+    /// there are rarer ones and more than [`MOST_ROWS`] rows would have to be ranked.
+    pub fn text_plan(
+        &self,
+        schema: &TableSchema,
+        phrases: &[Phrase],
+        mode: TextMatch,
+    ) -> Result<TextPlan> {
+        let mut passed_over = Vec::new();
+        let mut wanted: Vec<&Phrase> = phrases.iter().collect();
+        let sizes = format!("SELECT 1 FROM {}", quote(&format!("{}_docsize", schema.text_table())));
+        if mode == TextMatch::Any && wanted.len() > 1 && self.count_up_to(&sizes, [])? > MOST_ROWS {
+            let table = quote(&schema.text_table());
+            let matching = format!("SELECT 1 FROM {table} WHERE {table} MATCH ?1");
+            let mut counted = Vec::with_capacity(wanted.len());
+            for phrase in wanted {
+                counted.push((self.count_up_to(&matching, [expression_of(phrase)])?, phrase));
+            }
+            counted.retain(|(count, _)| *count > 0);
+            counted.sort_by_key(|(count, _)| *count);
+            let mut sum = 0;
+            let (rare, common) = counted.into_iter().partition::<Vec<_>, _>(|(count, _)| {
+                sum += count;
+                sum == *count || sum <= MOST_ROWS
+            });
+            passed_over = common.iter().map(|(_, phrase)| phrase.words.join(" ")).collect();
+            wanted = rare.into_iter().map(|(_, phrase)| phrase).collect();
+        }
+        let operator = if mode == TextMatch::Any { " OR " } else { " AND " };
+        let expressions: Vec<_> = wanted.into_iter().map(expression_of).collect();
+        let expression = (!expressions.is_empty()).then(|| expressions.join(operator));
+        Ok(TextPlan { expression, passed_over })
+    }
+
+    /// Calls `each` with every row that matches and its BM25 rank, higher being better, in the
+    /// order of the ids.
+    pub fn text_matches(
+        &self,
+        schema: &TableSchema,
+        expression: &str,
+        each: &mut dyn FnMut(i64, f64) -> Result<()>,
+    ) -> Result<()> {
+        let table = quote(&schema.text_table());
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ?1"
+        ))?;
+        let mut rows = statement.query([expression])?;
+        while let Some(row) = rows.next()? {
+            let rank: f64 = row.get(1)?;
+            each(row.get(0)?, -rank)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row has not expired by `now`, and is of `not_before` or later.
+    pub fn is_live(
+        &self,
+        schema: &TableSchema,
+        row_id: i64,
+        now: Micros,
+        not_before: Micros,
+    ) -> Result<bool> {
+        let sql = format!(
+            "SELECT count(*) FROM {} WHERE row_id = ?1 AND event_timestamp >= ?2
+             AND (expires_at IS NULL OR expires_at > ?3)",
+            quote(&schema.sql_name)
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        Ok(statement.query_row(params![row_id, not_before, now], |row| row.get::<_, i64>(0))? > 0)
+    }
+
+    fn count_up_to<P: rusqlite::Params>(&self, rows: &str, parameters: P) -> Result<i64> {
+        let sql = format!("SELECT count(*) FROM ({rows} LIMIT {})", MOST_ROWS + 1);
+        Ok(self.connection.prepare_cached(&sql)?.query_row(parameters, |row| row.get(0))?)
+    }
+}
+
+/// FTS5's string syntax, in which everything but the quotes around it is plain text.
+fn expression_of(phrase: &Phrase) -> String {
+    let text = phrase.words.join(" ").replace('"', "\"\"");
+    format!("\"{text}\"{}", if phrase.is_prefix { " *" } else { "" })
+}
+
+/// FTS5 reserves some names; ids are free of that.
+fn index_column(column: &Column) -> String {
+    format!("c{}", column.id)
+}
+
+fn insert_sql(schema: &TableSchema) -> String {
+    let names: Vec<String> = schema.text_columns().map(index_column).collect();
+    format!(
+        "INSERT OR REPLACE INTO {} (rowid, {}) VALUES (?1{})",
+        quote(&schema.text_table()),
+        names.join(", "),
+        ", ?".repeat(names.len())
+    )
+}
+
+fn select_sql(schema: &TableSchema) -> String {
+    let names: Vec<String> = schema.text_columns().map(|c| quote(&c.sql_name)).collect();
+    format!("SELECT row_id, {} FROM {}", names.join(", "), quote(&schema.sql_name))
+}
+
+/// Indexes the row's texts; false if it has none. A cell of another type than text is none.
+fn insert_texts(insert: &mut rusqlite::Statement<'_>, row: &rusqlite::Row<'_>) -> Result<bool> {
+    let mut has_text = false;
+    insert.raw_bind_parameter(1, row.get::<_, i64>(0)?)?;
+    for at in 1..row.as_ref().column_count() {
+        let words = match row.get_ref(at)? {
+            ValueRef::Text(text) => {
+                has_text = true;
+                Some(indexable(&String::from_utf8_lossy(text)))
+            }
+            _ => None,
+        };
+        insert.raw_bind_parameter(at + 1, words)?;
+    }
+    if has_text {
+        insert.raw_execute()?;
+    }
+    Ok(has_text)
+}
