@@ -95,7 +95,8 @@ def query_texts(
     """The texts to search for; an empty one beside a vector is none."""
     if texts is None or (texts == "" and has_vectors):
         return None
-    if not isinstance(texts, str) and not all(isinstance(text, str) for text in texts):
+    several = isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
+    if not several:  # A string is a sequence of strings.
         message = f"feature view '{table.name}': the text to search for has to be a string"
         raise InvalidInputError(message, "invalid_argument")
     if online.text_search_enabled and not any(field.dtype == String for field in table.features):

@@ -219,7 +219,8 @@ mod tests {
         let vector = |val: &[f32]| Some(Val::FloatList(FloatSeq { val: val.to_vec() }));
         let fixed = array(ValueKind::FloatList, Some(2), vec![vector(&[1.0, 2.0]), None]);
         assert!(matches!(fixed.data_type(), DataType::FixedSizeList(_, 2)));
-        assert_eq!(fixed.as_fixed_size_list().value(0).as_primitive::<Float32Type>().value(1), 2.0);
+        let first = fixed.as_fixed_size_list().value(0);
+        assert_eq!(first.as_primitive::<Float32Type>().values(), &[1.0, 2.0]);
         assert!(fixed.is_null(1));
         let odd = array(ValueKind::FloatList, Some(2), vec![vector(&[1.0])]);
         assert!(matches!(odd.data_type(), DataType::List(_)));

@@ -48,7 +48,8 @@ impl WriteTxn<'_> {
                 self.declare_join_keys(&new, spec)?;
             }
         }
-        self.settle_text_index(spec, progress)
+        let indexed: Vec<u32> = old.text_columns().map(|column| column.id).collect();
+        self.settle_text_index(spec, &indexed, progress)
     }
 
     /// The table for writing rows of the view: made, or widened by features that it lacks.

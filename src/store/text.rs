@@ -62,17 +62,19 @@ impl WriteTxn<'_> {
         Ok(self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?)
     }
 
-    /// Makes the index what the view wants, filling it where it has to be made.
+    /// Makes the index what the view wants, filling it where it has to be made. `indexed` are the
+    /// columns that it has, some of which may be gone from the table.
     pub(super) fn settle_text_index(
         &self,
         spec: &ViewSpec,
+        indexed: &[u32],
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         let Some(state) = self.table(&spec.id)? else {
             return Ok(());
         };
         let wanted = state.schema.text_columns_among(&spec.text_features);
-        if state.schema.text_columns().map(|column| column.id).eq(wanted.iter().copied()) {
+        if wanted == indexed {
             return Ok(());
         }
         let mut schema = (*state.schema).clone();
@@ -93,7 +95,7 @@ impl WriteTxn<'_> {
         if schema.has_text_index() || schema.text_columns_among(&spec.text_features).is_empty() {
             return Ok(schema);
         }
-        self.settle_text_index(spec, &mut |_, _| {})?;
+        self.settle_text_index(spec, &[], &mut |_, _| {})?;
         Ok(self.table(&spec.id)?.map_or(schema, |state| state.schema))
     }
 
