@@ -106,6 +106,7 @@ fn request<'a>(
         top_k,
         offset: 0,
         features: Some(&FEATURES),
+        explain: false,
         numbers_queries: false,
         form: Form::Wire,
     }

@@ -147,9 +147,10 @@ class Engine:
         filter: list[_Condition] | None = None,  # noqa: A002
         not_before: int | None = None,
         features: list[str] | None = None,
+        explain: bool = False,
         numbers_queries: bool = False,
         typed: bool = False,
-    ) -> tuple[pa.RecordBatch, str]:
+    ) -> tuple[pa.RecordBatch, str | None]:
         """Find the best rows for each query, best first; those of the first query come first.
 
         Args:
@@ -169,6 +170,7 @@ class Engine:
                 ``(digits,)``.
             not_before: Rows of an event time before this, in microseconds, are left out.
             features: Features of the rows; all, if not given.
+            explain: Whether to say how the rows were found.
             numbers_queries: Whether a typed answer has the column ``query``.
             typed: Whether features are answered in native types.
 
@@ -177,7 +179,8 @@ class Engine:
             lower is nearer), ``text_rank`` (float64, BM25, higher is better), then the features as
             :meth:`read` gives them. If ``typed``: ``query`` (int32, if asked for), the join keys,
             the features in native types, ``event_timestamp``, and what there is of ``distance``,
-            ``text_rank`` and ``score`` (float64, the fused one). And how they were found, as JSON.
+            ``text_rank`` and ``score`` (float64, the fused one). And how they were found, as JSON,
+            if asked for.
         """
 
     def delete(self, view: View, keys: list[bytes]) -> int:

@@ -154,12 +154,13 @@ class VectorView:
             filter=None if filters is None else conditions(filters),
             not_before=None if past_ttl else views.not_before(self._table),
             features=self._chosen(features, searched.get("feature")),
+            explain=explain,
             numbers_queries=many,
             typed=True,
             **searched,
         )
         answer = batch.to_pydict() if as_dict else batch
-        return (answer, json.loads(explanation)) if explain else answer
+        return (answer, json.loads(explanation)) if explanation else answer
 
     def read(
         self, keys: Keys, features: Sequence[str] | None = None, *, as_dict: bool = False

@@ -6,6 +6,7 @@ Feast looks for the configuration in the store's own module, so both are here.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -362,5 +363,5 @@ def _newest_event_wins(config: RepoConfig, table: FeatureView) -> bool:
 
 
 def _path(config: RepoConfig) -> str:
-    # An absolute path stays what it is when joined.
-    return str(Path(config.repo_path or "") / config.online_store.path)
+    # An absolute path stays what it is when joined. Not by pathlib, which takes 15 microseconds.
+    return os.path.join(config.repo_path or "", config.online_store.path)  # noqa: PTH118

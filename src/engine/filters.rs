@@ -43,29 +43,16 @@ impl RowCaches {
     }
 }
 
-/// The rows that pass the filter in the snapshot.
+/// The rows that pass the filter in the snapshot, and have not expired by `now`.
 pub(super) fn passing(
     cache: HeldRows<'_>,
     snapshot: &Snapshot<'_>,
     table: &TableState,
     filter: &Resolved,
+    now: Micros,
 ) -> Result<RowSet> {
     let cache = followed(cache, snapshot, table, filter)?;
-    Ok(query::matching(filter, &cache.rows))
-}
-
-/// How many rows pass the filter in the snapshot and have not expired.
-pub(super) fn count(
-    cache: HeldRows<'_>,
-    snapshot: &Snapshot<'_>,
-    table: &TableState,
-    filter: &Resolved,
-    now: Micros,
-) -> Result<u64> {
-    let cache = followed(cache, snapshot, table, filter)?;
-    let passing = query::matching(filter, &cache.rows);
-    let rows = cache.rows.row_ids().iter().zip(cache.rows.expires_at());
-    Ok(rows.filter(|(id, expires_at)| **expires_at > now && passing.contains(**id)).count() as u64)
+    Ok(query::matching(filter, &cache.rows, now))
 }
 
 /// The cache, with the filter's attributes, brought to the snapshot's state.

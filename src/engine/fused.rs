@@ -20,31 +20,49 @@ const WINDOW: usize = 1000;
 type Ranked = (i64, f64);
 
 impl Moment<'_, '_, '_> {
-    /// The rows of the answer, best first, query by query; and how they were found.
-    pub(super) fn find(&self) -> Result<(Vec<Found>, Json)> {
+    /// The rows of the answer, best first, query by query; and how they were found, if asked for.
+    pub(super) fn find(&self) -> Result<(Vec<Found>, Option<Json>)> {
         let request = self.request;
-        let mut explanation = json!({ "kernels": crate::vector::Isa::best().name() });
+        let mut explanation = request.explain.then(|| self.outline());
+        let found = match (request.vectors, request.texts) {
+            (Some(vectors), None) => self.by_vector(&vectors),
+            (None, Some(texts)) => self.by_text(&texts, explanation.as_mut())?,
+            (Some(vectors), Some(texts)) => self.by_both(&vectors, &texts, explanation.as_mut())?,
+            (None, None) => Vec::new(),
+        };
+        Ok((found, explanation))
+    }
+
+    /// What is known of a search before it is done.
+    fn outline(&self) -> Json {
+        let mut outline = json!({ "kernels": crate::vector::Isa::best().name() });
         if let Some(passing) = &self.passing {
-            explanation["rows_passing_filter"] = json!(passing.len());
+            outline["rows_passing_filter"] = json!(passing.len());
         }
-        if let Some((column, vectors)) = &self.vectors {
-            explanation["vectors"] = json!(vectors.len());
-            explanation["feature"] = json!(column.feature);
-            explanation["strategy"] = json!(match &self.passing {
+        if let (Some((column, vectors)), Some(query)) = (&self.vectors, self.request.vectors) {
+            outline["vectors"] = json!(vectors.len());
+            outline["feature"] = json!(column.feature);
+            outline["metric"] = json!(query.metric.name());
+            outline["strategy"] = json!(match &self.passing {
                 None => "exact scan of all vectors",
                 Some(_) => "exact scan of the vectors that pass the filter",
             });
         }
-        let found = match (request.vectors, request.texts) {
-            (Some(vectors), None) => self.by_vector(&vectors),
-            (None, Some(texts)) => self.by_text(&texts, &mut explanation)?,
-            (Some(vectors), Some(texts)) => self.by_both(&vectors, &texts, &mut explanation)?,
-            (None, None) => Vec::new(),
-        };
-        if let Some(vectors) = request.vectors {
-            explanation["metric"] = json!(vectors.metric.name());
+        if let (Some(_), Some(_)) = (self.request.vectors, self.request.texts) {
+            let fusion = self.request.fusion;
+            outline["fusion"] = json!({
+                "method": "reciprocal rank",
+                "k": fusion.k,
+                "vector_weight": fusion.vector_weight,
+                "text_weight": fusion.text_weight,
+                "window": self.window(),
+            });
         }
-        Ok((found, explanation))
+        outline
+    }
+
+    fn window(&self) -> usize {
+        self.depth().max(WINDOW)
     }
 
     fn depth(&self) -> usize {
@@ -83,11 +101,15 @@ impl Moment<'_, '_, '_> {
         found
     }
 
-    fn by_text(&self, texts: &TextQuery<'_>, explanation: &mut Json) -> Result<Vec<Found>> {
+    fn by_text(
+        &self,
+        texts: &TextQuery<'_>,
+        mut explanation: Option<&mut Json>,
+    ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for (query, text) in texts.queries.iter().enumerate() {
             let plan = self.plan(text, texts)?;
-            explain(&plan, explanation);
+            explain(&plan, explanation.as_deref_mut());
             let ranked = self.best_texts(&plan, self.depth(), &mut HashMap::new())?;
             found.extend(self.page(ranked).map(|(row_id, rank)| Found {
                 query,
@@ -104,25 +126,18 @@ impl Moment<'_, '_, '_> {
         &self,
         vectors: &VectorQuery<'_>,
         texts: &TextQuery<'_>,
-        explanation: &mut Json,
+        mut explanation: Option<&mut Json>,
     ) -> Result<Vec<Found>> {
         let Some((column, _)) = &self.vectors else {
             return Ok(Vec::new());
         };
-        let window = self.depth().max(WINDOW);
+        let window = self.window();
         let fusion = self.request.fusion;
-        explanation["fusion"] = json!({
-            "method": "reciprocal rank",
-            "k": fusion.k,
-            "vector_weight": fusion.vector_weight,
-            "text_weight": fusion.text_weight,
-            "window": window,
-        });
         let nearest = self.nearest(vectors, window);
         let mut found = Vec::new();
         for (query, (hits, text)) in nearest.into_iter().zip(texts.queries).enumerate() {
             let plan = self.plan(text, texts)?;
-            explain(&plan, explanation);
+            explain(&plan, explanation.as_deref_mut());
             let mut distances: HashMap<i64, f64> =
                 hits.iter().map(|hit| (hit.row_id, hit.distance)).collect();
             // Of the nearest rows, the ranks of all are wanted: 0 where no word matches.
@@ -201,7 +216,6 @@ impl Moment<'_, '_, '_> {
             return Ok(Vec::new());
         };
         let schema = &self.table.schema;
-        let scope = self.scope();
         let mut top = TopK::new(count);
         self.snapshot.text_matches(schema, expression, &mut |row_id, rank| {
             if let Some(known) = known.get_mut(&row_id) {
@@ -209,12 +223,10 @@ impl Moment<'_, '_, '_> {
             }
             let candidate = Candidate { key: -rank, row_id, position: (0, 0) };
             if candidate.key <= top.threshold()
-                && scope.rows.is_none_or(|rows| rows.contains(row_id))
-                && self.snapshot.is_live(schema, row_id, scope.now, scope.not_before)?
+                && self.passing.as_ref().is_none_or(|rows| rows.contains(row_id))
             {
                 top.offer(candidate);
             }
-            Ok(())
         })?;
         let mut best = top.into_candidates();
         best.sort();
@@ -222,7 +234,10 @@ impl Moment<'_, '_, '_> {
     }
 }
 
-fn explain(plan: &TextPlan, explanation: &mut Json) {
+fn explain(plan: &TextPlan, explanation: Option<&mut Json>) {
+    let Some(explanation) = explanation else {
+        return;
+    };
     if explanation.get("texts").is_none() {
         explanation["texts"] = json!([]);
     }

@@ -5,7 +5,7 @@ use arrow::array::RecordBatch;
 use super::answer::{Form, features_of, typed_features};
 use super::{Engine, batch, now, typed};
 use crate::error::Result;
-use crate::query::Filter;
+use crate::query::{Filter, Resolved};
 use crate::schema::ViewSpec;
 use crate::store::{self, RowKey, SqlValue};
 
@@ -63,12 +63,13 @@ impl Engine {
             let Some(table) = snapshot.table(&view.id)? else {
                 return Ok(0);
             };
-            match filter.map(|filter| filter.resolve(&table.schema)).transpose()? {
-                Some(filter) if !filter.is_trivial() => {
-                    super::filters::count(cache, snapshot, &table, &filter, now())
-                }
-                _ => snapshot.count(&table.schema, now()),
+            let filter = filter.map(|filter| filter.resolve(&table.schema)).transpose()?;
+            let filter = filter.unwrap_or_else(Resolved::everything);
+            if filter.is_trivial() && !table.expires {
+                return snapshot.count(&table.schema);
             }
+            let passing = super::filters::passing(cache, snapshot, &table, &filter, now())?;
+            Ok(passing.len() as u64)
         });
         if answer.as_ref().is_err_and(|error| !error.is_callers()) {
             self.rows.forget(&view.id);

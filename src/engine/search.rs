@@ -11,7 +11,7 @@ use super::answer::{Form, answer, features_of};
 use super::vectors::{Frozen, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::{Filter, Fusion};
+use crate::query::{Filter, Fusion, Resolved};
 use crate::schema::{Column, Element, TableSchema, ViewSpec};
 use crate::store::{Micros, Snapshot, TableState};
 use crate::text::TextMatch;
@@ -61,6 +61,8 @@ pub struct SearchRequest<'a> {
     pub offset: usize,
     /// Features of the rows found; `None` for all.
     pub features: Option<&'a [String]>,
+    /// Whether to say how the rows were found.
+    pub explain: bool,
     /// Whether a typed answer has the column `query`, the number of the query that found a row.
     pub numbers_queries: bool,
     /// How they are answered.
@@ -72,8 +74,8 @@ pub struct SearchRequest<'a> {
 pub struct SearchAnswer {
     /// The rows, best first; those of the first query before those of the second.
     pub rows: RecordBatch,
-    /// How they were found, for people: a JSON object.
-    pub explanation: serde_json::Value,
+    /// How they were found, for people: a JSON object, if it was asked for.
+    pub explanation: Option<serde_json::Value>,
 }
 
 /// A row that was found.
@@ -131,7 +133,8 @@ impl Engine {
             (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
         });
         let vectors = key.clone().map(|key| self.vectors.entry(key));
-        let rows = request.filter.map(|_| self.rows.entry(&request.view.id));
+        let may_filter = request.filter.is_some() || request.texts.is_some();
+        let rows = may_filter.then(|| self.rows.entry(&request.view.id));
         // What is resident is locked before the snapshot is taken, so that it can only be behind.
         let vectors = vectors.as_ref().map(|entry| entry.lock());
         let rows = rows.as_ref().map(|entry| entry.upgradable_read());
@@ -144,7 +147,8 @@ impl Engine {
                     *cache = VectorCache::default();
                 }
                 let rows = answer(snapshot, request, None, &features, &[])?;
-                return Ok(SearchAnswer { rows, explanation: json!({ "rows": 0 }) });
+                let explanation = request.explain.then(|| json!({ "rows": 0 }));
+                return Ok(SearchAnswer { rows, explanation });
             };
             let filter = request.filter.map(|filter| filter.resolve(&table.schema)).transpose()?;
             let column = request
@@ -157,24 +161,30 @@ impl Engine {
                 }
                 _ => None,
             };
-            let passing = match (rows, &filter) {
-                (Some(cache), Some(filter)) if !filter.is_trivial() => {
-                    Some(filters::passing(cache, snapshot, table, filter)?)
+            let now = now();
+            let filter = wanted_rows(request, table, filter);
+            let passing = match (rows, filter) {
+                (Some(cache), Some(filter)) => {
+                    Some(filters::passing(cache, snapshot, table, &filter, now)?)
                 }
                 _ => None,
             };
             let threads = self.threads_for_one_search();
-            let moment = Moment { request, snapshot, table, vectors, passing, now: now(), threads };
+            let moment = Moment { request, snapshot, table, vectors, passing, now, threads };
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
             let ranked = started.elapsed();
             let rows = answer(snapshot, request, Some(&table.schema), &features, &found)?;
-            let micros = |from: Duration, to: Duration| to.saturating_sub(from).as_micros() as u64;
-            explanation["microseconds"] = json!({
-                "snapshot_and_filter": ready.as_micros() as u64,
-                "ranking": micros(ready, ranked),
-                "reading": micros(ranked, started.elapsed()),
-            });
+            if let Some(explanation) = &mut explanation {
+                let micros = |since: Duration, until: Duration| {
+                    until.saturating_sub(since).as_micros() as u64
+                };
+                explanation["microseconds"] = json!({
+                    "snapshot_and_filter": micros(Duration::ZERO, ready),
+                    "ranking": micros(ready, ranked),
+                    "reading": micros(ranked, started.elapsed()),
+                });
+            }
             Ok(SearchAnswer { rows, explanation })
         });
         // What was under way when something failed may be half done.
@@ -202,6 +212,24 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What rows have to pass, if that is anything. Vectors know when their rows expire and of what
+/// time they are; texts do not.
+fn wanted_rows(
+    request: &SearchRequest<'_>,
+    table: &TableState,
+    filter: Option<Resolved>,
+) -> Option<Resolved> {
+    let filter = filter.filter(|filter| !filter.is_trivial());
+    if request.texts.is_none() || (!table.expires && request.not_before.is_none()) {
+        return filter;
+    }
+    let filter = filter.unwrap_or_else(Resolved::everything);
+    Some(match request.not_before {
+        Some(micros) => filter.since(micros),
+        None => filter,
+    })
 }
 
 fn check(request: &SearchRequest<'_>) -> Result<()> {

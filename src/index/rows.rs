@@ -36,6 +36,12 @@ pub struct CellColumn {
 pub struct Rows {
     row_ids: Vec<i64>,
     expires_at: Vec<i64>,
+    least: i64,
+    greatest: i64,
+    /// Whether some row is not where its id less the first one's says.
+    is_moved: bool,
+    /// Whether a row may ever have been put in that expires.
+    expires: bool,
     slots: HashMap<i64, u32>,
     columns: Vec<CellColumn>,
 }
@@ -102,6 +108,21 @@ impl Rows {
         &self.row_ids
     }
 
+    /// The least and the greatest id there is or was; `None` if there are no rows.
+    pub fn bounds(&self) -> Option<(i64, i64)> {
+        (!self.is_empty()).then_some((self.least, self.greatest))
+    }
+
+    /// The first id, if all others follow it without a gap.
+    pub fn run_from(&self) -> Option<i64> {
+        if self.is_moved { None } else { self.row_ids.first().copied() }
+    }
+
+    /// Whether any row may expire.
+    pub fn expires(&self) -> bool {
+        self.expires
+    }
+
     /// When the rows expire; `i64::MAX` for never.
     pub fn expires_at(&self) -> &[i64] {
         &self.expires_at
@@ -128,11 +149,15 @@ impl Rows {
 
     /// Puts a row in, in place of what it had; a scalar for each attribute.
     pub fn put(&mut self, row_id: i64, expires_at: Option<i64>, scalars: &[Scalar<'_>]) {
+        self.expires |= expires_at.is_some();
         let expires_at = expires_at.unwrap_or(i64::MAX);
         let found = self.slots.get(&row_id).copied();
         if let Some(slot) = found {
             self.expires_at[slot as usize] = expires_at;
         } else {
+            self.is_moved |= self.row_ids.last().is_some_and(|last| last + 1 != row_id);
+            let (least, greatest) = self.bounds().unwrap_or((row_id, row_id));
+            (self.least, self.greatest) = (least.min(row_id), greatest.max(row_id));
             self.slots.insert(row_id, self.row_ids.len() as u32);
             self.row_ids.push(row_id);
             self.expires_at.push(expires_at);
@@ -152,6 +177,7 @@ impl Rows {
             return;
         };
         let at = slot as usize;
+        self.is_moved |= at + 1 != self.row_ids.len();
         self.row_ids.swap_remove(at);
         self.expires_at.swap_remove(at);
         for column in &mut self.columns {
@@ -193,6 +219,10 @@ mod tests {
                     rows.remove(row);
                     model.remove(&row);
                 }
+            }
+            if let Some(first) = rows.run_from() {
+                let run: Vec<i64> = (first..).take(rows.len()).collect();
+                proptest::prop_assert_eq!(rows.row_ids(), run);
             }
             proptest::prop_assert_eq!(contents(&rows), model);
         }

@@ -116,8 +116,8 @@ impl Engine {
     #[pyo3(signature = (
         view, *, top_k, offset=0, feature=None, queries=None, metric="cosine", max_distance=None,
         texts=None, text_match="any", rrf_k=60.0, vector_weight=1.0, text_weight=1.0,
-        filter=None, not_before=None, features=None, numbers_queries=false,
-        typed=false
+        filter=None, not_before=None, features=None, explain=false,
+        numbers_queries=false, typed=false
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn search<'py>(
@@ -138,9 +138,10 @@ impl Engine {
         filter: Option<Vec<PyCondition>>,
         not_before: Option<i64>,
         features: Option<Vec<String>>,
+        explain: bool,
         numbers_queries: bool,
         typed: bool,
-    ) -> PyResult<(Bound<'py, PyAny>, String)> {
+    ) -> PyResult<(Bound<'py, PyAny>, Option<String>)> {
         let metric = Metric::parse(metric)?;
         let mode = TextMatch::parse(text_match)?;
         let filter = filter.map(to_filter).transpose()?;
@@ -164,11 +165,12 @@ impl Engine {
                 top_k,
                 offset,
                 features: features.as_deref(),
+                explain,
                 numbers_queries,
                 form: form(typed),
             })
         })?;
-        let explanation = answer.explanation.to_string();
+        let explanation = answer.explanation.map(|explanation| explanation.to_string());
         Ok((PyRecordBatch::new(answer.rows).into_pyarrow(py)?, explanation))
     }
 

@@ -8,8 +8,9 @@ use crate::vector::RowSet;
 /// A bit for each row, in the order of the rows.
 type Mask = Vec<u64>;
 
-/// The rows that pass the filter. Its attributes have to be resident; one that is not, no row has.
-pub fn matching(filter: &Resolved, rows: &Rows) -> RowSet {
+/// The rows that pass the filter and have not expired by `now`. Its attributes have to be resident;
+/// one that is not, no row has.
+pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> RowSet {
     let mut masks: Vec<Mask> = Vec::new();
     for step in &filter.steps {
         let mask = match step {
@@ -28,7 +29,7 @@ pub fn matching(filter: &Resolved, rows: &Rows) -> RowSet {
         };
         masks.push(mask);
     }
-    masks.pop().map_or_else(RowSet::default, |mask| row_set(&mask, rows.row_ids()))
+    masks.pop().map_or_else(RowSet::default, |mask| row_set(mask, rows, now))
 }
 
 fn fold(masks: Vec<Mask>, start: Mask, combine: impl Fn(u64, u64) -> u64) -> Mask {
@@ -40,19 +41,26 @@ fn fold(masks: Vec<Mask>, start: Mask, combine: impl Fn(u64, u64) -> u64) -> Mas
     })
 }
 
-fn row_set(mask: &[u64], row_ids: &[i64]) -> RowSet {
-    let bounds =
-        row_ids.iter().fold((i64::MAX, i64::MIN), |(low, high), id| (low.min(*id), high.max(*id)));
-    let mut set =
-        if row_ids.is_empty() { RowSet::default() } else { RowSet::between(bounds.0, bounds.1) };
-    for (word, ids) in mask.iter().zip(row_ids.chunks(64)) {
+fn row_set(mut mask: Mask, rows: &Rows, now: i64) -> RowSet {
+    // The last word may have bits beyond the last row.
+    if let Some(last) = mask.last_mut().filter(|_| !rows.len().is_multiple_of(64)) {
+        *last &= (1 << (rows.len() % 64)) - 1;
+    }
+    if let Some(first) = rows.run_from().filter(|_| !rows.expires()) {
+        return RowSet::of_run(first, mask);
+    }
+    let Some((first, last)) = rows.bounds() else {
+        return RowSet::default();
+    };
+    let mut set = RowSet::between(first, last);
+    let chunks = rows.row_ids().chunks(64).zip(rows.expires_at().chunks(64));
+    for (word, (ids, expires_at)) in mask.iter().zip(chunks) {
         let mut word = *word;
         while word != 0 {
             let bit = word.trailing_zeros() as usize;
             word &= word - 1;
-            // The last word may have bits beyond the last row.
-            if let Some(id) = ids.get(bit) {
-                set.insert(*id);
+            if expires_at[bit] > now {
+                set.insert(ids[bit]);
             }
         }
     }
@@ -64,9 +72,13 @@ fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Mask {
     let texts: Vec<bool> =
         column.words().iter().map(|word| test.holds(Value::Text(word))).collect();
     let bytes = |code: u32| test.holds(Value::Bytes(&column.words()[code as usize]));
+    let range = test.integer_range();
     let one = |cell: &Cell| match cell {
         Cell::Absent | Cell::List(_) => false,
-        Cell::Integer(number) => test.holds(Value::Integer(*number)),
+        Cell::Integer(number) => match range {
+            Some((least, most)) => least <= *number && *number <= most,
+            None => test.holds(Value::Integer(*number)),
+        },
         Cell::Real(number) => test.holds(Value::Real(*number)),
         Cell::Text(code) => texts[*code as usize],
         Cell::Bytes(code) => bytes(*code),

@@ -72,6 +72,23 @@ impl Resolved {
         Ok(Self { steps: steps.collect::<Result<_>>()? })
     }
 
+    /// What every row passes.
+    pub fn everything() -> Self {
+        Self { steps: vec![Step::And(0)] }
+    }
+
+    /// The same, for rows of an event time of `micros` or later.
+    #[must_use]
+    pub fn since(mut self, micros: i64) -> Self {
+        self.steps.push(Step::Test {
+            attribute: Attribute::EventTimestamp,
+            test: Test::Order(Order::GreaterOrEqual, Operand::integer(micros)),
+            is_for_lists: false,
+        });
+        self.steps.push(Step::And(2));
+        self
+    }
+
     /// Whether it compares nothing, and so every row passes.
     pub fn is_trivial(&self) -> bool {
         self.attributes().is_empty()

@@ -172,6 +172,29 @@ impl Among {
 }
 
 impl Test {
+    /// The whole numbers that pass, where these are all from the first to the second; none, if the
+    /// first is greater. `None` where it takes [`Test::holds`] to tell.
+    pub(super) fn integer_range(&self) -> Option<(i64, i64)> {
+        const NOTHING: (i64, i64) = (i64::MAX, i64::MIN);
+        match self {
+            Self::Among(among) => match among.integers.as_slice() {
+                [only] if !among.is_negated && among.decimals.is_empty() => Some((*only, *only)),
+                _ => None,
+            },
+            Self::Order(order, Operand::Number(number) | Operand::Numeral(number, _)) => {
+                let Number::Integer(number) = number else { return None };
+                let (above, below) = (number.checked_add(1), number.checked_sub(1));
+                Some(match order {
+                    Order::Greater => above.map_or(NOTHING, |least| (least, i64::MAX)),
+                    Order::GreaterOrEqual => (*number, i64::MAX),
+                    Order::Less => below.map_or(NOTHING, |most| (i64::MIN, most)),
+                    Order::LessOrEqual => (i64::MIN, *number),
+                })
+            }
+            Self::Order(..) => None,
+        }
+    }
+
     /// Whether a value, which is not null, passes.
     pub(super) fn holds(&self, value: Value<'_>) -> bool {
         match self {
@@ -238,6 +261,24 @@ fn whole(number: f64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_hold_what_the_test_holds() {
+        let numbers = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
+        let orders = [Order::Greater, Order::GreaterOrEqual, Order::Less, Order::LessOrEqual];
+        for operand in numbers {
+            let mut tests: Vec<Test> =
+                orders.iter().map(|order| Test::Order(*order, Operand::integer(operand))).collect();
+            tests.push(Test::Among(Among::new(vec![Operand::integer(operand)], false, false)));
+            for test in tests {
+                let (least, most) = test.integer_range().unwrap();
+                for number in numbers {
+                    let holds = test.holds(Value::Integer(number));
+                    assert_eq!((least..=most).contains(&number), holds, "{test:?} {number}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn whole_and_real_numbers_compare_exactly() {

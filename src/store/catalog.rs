@@ -26,6 +26,7 @@ const CREATE: &str = "
         last_seq INTEGER NOT NULL DEFAULT 0,
         log_start INTEGER NOT NULL DEFAULT 0,
         log_bytes INTEGER NOT NULL DEFAULT 0,
+        expires INTEGER NOT NULL DEFAULT 0,
         UNIQUE (project, view, version)
     );
     CREATE TABLE _feast_vector_columns (
@@ -59,16 +60,20 @@ pub struct TableState {
     pub last_seq: i64,
     /// The log holds every change with a greater number.
     pub log_start: i64,
+    /// Whether any row may ever have been written to expire.
+    pub expires: bool,
 }
 
 pub(super) fn create(connection: &Connection) -> Result<()> {
     Ok(connection.execute_batch(CREATE)?)
 }
 
-/// Format 1 had no text search, and logged the changes of tables with vectors alone.
+/// Format 1 had no text search, logged the changes of tables with vectors alone, and did not know
+/// which tables have rows that expire.
 pub(super) fn migrate_from_1(connection: &Connection) -> Result<()> {
     Ok(connection.execute_batch(
-        "ALTER TABLE _feast_vector_columns ADD COLUMN text_indexed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE _feast_vector_columns ADD COLUMN text_indexed INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE _feast_vector_tables ADD COLUMN expires INTEGER NOT NULL DEFAULT 1",
     )?)
 }
 
@@ -87,15 +92,16 @@ pub(super) fn set_meta(connection: &Connection, key: &str, value: &str) -> Resul
 impl Snapshot<'_> {
     /// The table of a view, if it has one.
     pub fn table(&self, view: &ViewId) -> Result<Option<TableState>> {
-        let sql = "SELECT table_id, generation, last_seq, log_start FROM _feast_vector_tables
+        let sql = "SELECT table_id, generation, last_seq, log_start, expires
+                   FROM _feast_vector_tables
                    WHERE project = ?1 AND view = ?2 AND version = ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement
             .query_row(params![view.project, view.view, view.version], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
             })
             .optional()?;
-        let Some((table_id, generation, last_seq, log_start)) = found else {
+        let Some((table_id, generation, last_seq, log_start, expires)) = found else {
             return Ok(None);
         };
         let known = self.store.schemas.lock().get(view).cloned();
@@ -109,7 +115,7 @@ impl Snapshot<'_> {
                 schema
             }
         };
-        Ok(Some(TableState { schema, last_seq, log_start }))
+        Ok(Some(TableState { schema, last_seq, log_start, expires }))
     }
 
     /// The views of a project that have tables; of one view, if it is named, in all versions.
@@ -176,8 +182,8 @@ impl WriteTxn<'_> {
         let name = free_name(&table_name(&view.project, &view.view, view.version), &mut taken);
         self.connection.execute(
             "INSERT INTO _feast_vector_tables
-                 (project, view, version, table_name, generation, next_column_id)
-             VALUES (?1, ?2, ?3, ?4, 1, 1)",
+                 (project, view, version, table_name, generation, next_column_id, expires)
+             VALUES (?1, ?2, ?3, ?4, 1, 1, 0)",
             params![view.project, view.view, view.version, name],
         )?;
         Ok(TableSchema::new(self.connection.last_insert_rowid(), 1, name, view.clone(), 1))

@@ -32,7 +32,7 @@ impl WriteTxn<'_> {
 
     /// Deletes rows of the view that have expired.
     pub fn purge_expired(&self, view: &ViewId, now: Micros) -> Result<()> {
-        let Some(state) = self.table(view)? else {
+        let Some(state) = self.table(view)?.filter(|state| state.expires) else {
             return Ok(());
         };
         let table = quote(&state.schema.sql_name);

@@ -26,11 +26,11 @@ impl Snapshot<'_> {
     ) -> Result<()> {
         let sources: Vec<Source<'_>> =
             attributes.iter().map(|attribute| Source::of(attribute, schema)).collect();
-        let names: Vec<String> = sources.iter().map(Source::sql).collect();
+        let names =
+            sources.iter().fold(String::new(), |names, source| names + ", " + &source.sql());
         let condition = if row_ids.is_some() { " WHERE row_id = ?1" } else { " ORDER BY row_id" };
         let sql = format!(
-            "SELECT row_id, expires_at, cell_states, {} FROM {}{condition}",
-            names.join(", "),
+            "SELECT row_id, expires_at, cell_states{names} FROM {}{condition}",
             quote(&schema.sql_name)
         );
         let mut statement = self.connection.prepare_cached(&sql)?;

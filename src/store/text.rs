@@ -6,10 +6,8 @@
 
 use std::sync::Arc;
 
-use rusqlite::params;
 use rusqlite::types::ValueRef;
 
-use super::Micros;
 use super::connections::{Snapshot, WriteTxn};
 use crate::error::Result;
 use crate::schema::{Column, TableSchema, ViewSpec, quote};
@@ -209,7 +207,7 @@ impl Snapshot<'_> {
         &self,
         schema: &TableSchema,
         expression: &str,
-        each: &mut dyn FnMut(i64, f64) -> Result<()>,
+        each: &mut dyn FnMut(i64, f64),
     ) -> Result<()> {
         let table = quote(&schema.text_table());
         let mut statement = self.connection.prepare_cached(&format!(
@@ -218,26 +216,9 @@ impl Snapshot<'_> {
         let mut rows = statement.query([expression])?;
         while let Some(row) = rows.next()? {
             let rank: f64 = row.get(1)?;
-            each(row.get(0)?, -rank)?;
+            each(row.get(0)?, -rank);
         }
         Ok(())
-    }
-
-    /// Whether a row has not expired by `now`, and is of `not_before` or later.
-    pub fn is_live(
-        &self,
-        schema: &TableSchema,
-        row_id: i64,
-        now: Micros,
-        not_before: Micros,
-    ) -> Result<bool> {
-        let sql = format!(
-            "SELECT count(*) FROM {} WHERE row_id = ?1 AND event_timestamp >= ?2
-             AND (expires_at IS NULL OR expires_at > ?3)",
-            quote(&schema.sql_name)
-        );
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        Ok(statement.query_row(params![row_id, not_before, now], |row| row.get::<_, i64>(0))? > 0)
     }
 
     fn count_up_to<P: rusqlite::Params>(&self, rows: &str, parameters: P) -> Result<i64> {

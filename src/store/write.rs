@@ -161,6 +161,15 @@ impl<'a> RowWriter<'a> {
             self.txn.log_rows(self.schema.table_id, &mut self.touched)?;
             self.txn.index_texts(&self.schema, &mut self.retexted)?;
         }
+        if self.counts.written > 0 && self.options.expires_at.is_some() {
+            self.txn
+                .connection
+                .prepare_cached(
+                    "UPDATE _feast_vector_tables SET expires = 1
+                     WHERE table_id = ?1 AND expires = 0",
+                )?
+                .execute([self.schema.table_id])?;
+        }
         Ok(self.counts)
     }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Real;
+use super::{Real, RowSet};
 
 /// Rows of a full block.
 pub const BLOCK_ROWS: usize = 1024;
@@ -39,6 +39,8 @@ pub struct Block<T> {
     row_ids: Vec<i64>,
     expires_at: Vec<i64>,
     events: Vec<i64>,
+    /// Whether the ids are consecutive, as they are where rows were not moved.
+    is_run: bool,
     /// `1 / |v|` for cosine; 0 for a vector of zeros, NaN where the fast path would be inexact.
     inverse_norms: Vec<T>,
 }
@@ -56,6 +58,7 @@ impl<T: Real> Block<T> {
             row_ids: Vec::new(),
             expires_at: Vec::new(),
             events: Vec::new(),
+            is_run: true,
             inverse_norms: Vec::new(),
         }
     }
@@ -104,6 +107,21 @@ impl<T: Real> Block<T> {
         &self.row_ids
     }
 
+    /// Which rows are in the set, a bit for each slot.
+    pub fn passing(&self, rows: &RowSet) -> [u64; BLOCK_ROWS / 64] {
+        let mut mask = [0; BLOCK_ROWS / 64];
+        for (word, ids) in mask.iter_mut().zip(self.row_ids.chunks(64)) {
+            *word = if self.is_run {
+                rows.word_from(ids[0]) & u64::MAX >> (64 - ids.len())
+            } else {
+                ids.iter()
+                    .enumerate()
+                    .fold(0, |word, (bit, id)| word | u64::from(rows.contains(*id)) << bit)
+            };
+        }
+        mask
+    }
+
     /// When the rows expire; `i64::MAX` for never.
     pub fn expires_at(&self) -> &[i64] {
         &self.expires_at
@@ -121,6 +139,7 @@ impl<T: Real> Block<T> {
 
     /// Appends a vector of `dim` elements.
     pub fn push(&mut self, row: RowMeta, vector: &[T]) {
+        self.is_run &= self.row_ids.last().is_none_or(|last| last + 1 == row.row_id);
         let elements = (self.len() + 1) * self.stride;
         self.lines.resize(elements.div_ceil(T::PER_LINE), Line::zeroed());
         self.row_ids.push(row.row_id);
@@ -132,6 +151,7 @@ impl<T: Real> Block<T> {
 
     /// Puts another vector into a slot.
     pub fn replace(&mut self, slot: usize, row: RowMeta, vector: &[T]) {
+        self.is_run &= self.row_ids[slot] == row.row_id;
         self.row_ids[slot] = row.row_id;
         self.expires_at[slot] = row.expires_at;
         self.events[slot] = row.event;
@@ -186,6 +206,26 @@ mod tests {
             let padding = block.rows().chunks(block.stride()).flat_map(|row| &row[dim..]);
             assert!(padding.into_iter().all(|x| *x == 0.0));
         }
+    }
+
+    #[test]
+    fn rows_that_pass_are_found_whether_moved_or_not() {
+        let mut block = Block::<f32>::new(1);
+        for row in 0..150 {
+            block.push(RowMeta::plain(1000 + row), &[0.0]);
+        }
+        let rows = RowSet::of(&[1000, 1063, 1064, 1149, 1150, 7]);
+        let slots = |block: &Block<f32>| {
+            let mask = block.passing(&rows);
+            (0..BLOCK_ROWS).filter(|slot| mask[slot / 64] >> (slot % 64) & 1 == 1).collect()
+        };
+        let found: Vec<usize> = slots(&block);
+        assert_eq!(found, [0, 63, 64, 149]);
+        assert!(block.is_run);
+        block.replace(10, RowMeta::plain(7), &[0.0]);
+        assert!(!block.is_run);
+        let found: Vec<usize> = slots(&block);
+        assert_eq!(found, [0, 10, 63, 64, 149]);
     }
 
     #[test]

@@ -15,6 +15,12 @@ impl RowSet {
         Self { first, words: vec![0; (span as usize).div_ceil(64)], len: 0 }
     }
 
+    /// The rows from `first` on whose bit is set, the lowest bit being the first row's.
+    pub fn of_run(first: i64, words: Vec<u64>) -> Self {
+        let len = words.iter().map(|word| word.count_ones() as usize).sum();
+        Self { first, words, len }
+    }
+
     /// The set of these ids.
     pub fn of(ids: &[i64]) -> Self {
         let (first, last) =
@@ -48,6 +54,15 @@ impl RowSet {
         *word |= bit;
     }
 
+    /// Which of the 64 rows from `id` on are in the set, the first as the lowest bit.
+    pub fn word_from(&self, id: i64) -> u64 {
+        let at = id.wrapping_sub(self.first);
+        let word = |at: i64| usize::try_from(at).ok().and_then(|at| self.words.get(at)).copied();
+        let (low, shift) = (at.div_euclid(64), at.rem_euclid(64));
+        let low_bits = word(low).unwrap_or(0) >> shift;
+        if shift == 0 { low_bits } else { low_bits | word(low + 1).unwrap_or(0) << (64 - shift) }
+    }
+
     /// Whether the row is in the set.
     #[inline]
     pub fn contains(&self, id: i64) -> bool {
@@ -71,6 +86,12 @@ mod tests {
             proptest::prop_assert_eq!(set.len(), model.len());
             for id in probes.iter().chain(&ids).chain(&[i64::MIN, i64::MAX]) {
                 proptest::prop_assert_eq!(set.contains(*id), model.contains(id));
+            }
+            for from in probes {
+                for bit in 0..64 {
+                    let is_in = set.word_from(from) >> bit & 1 == 1;
+                    proptest::prop_assert_eq!(is_in, model.contains(&(from + bit)));
+                }
             }
         }
     }

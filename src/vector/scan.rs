@@ -4,6 +4,7 @@
 //! measured again in double precision, which settles order and distances. Rows that a filter
 //! leaves out are never candidates: of blocks that few rows pass only those are measured.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{BLOCK_ROWS, Block, Candidate, Metric, Real, RowSet, TopK, distance};
@@ -18,7 +19,7 @@ const BYTES_PER_THREAD: usize = 16 << 20;
 const TILE_BYTES: usize = 256 << 10;
 
 /// A block of which fewer rows than one in this many pass is not read whole.
-const SPARSE: usize = 2;
+const SPARSE: usize = 4;
 
 /// A query vector and what it asks.
 #[derive(Debug, Clone)]
@@ -166,34 +167,56 @@ fn scan_blocks<T: Real>(
         1 => BLOCK_ROWS,
         _ => (TILE_BYTES / (stride * size_of::<T>())).clamp(1, BLOCK_ROWS),
     };
-    let mut passing = Vec::with_capacity(BLOCK_ROWS);
     for (offset, block) in blocks.iter().enumerate() {
+        let number = (number + offset) as u32;
+        let mask = scope.rows.map(|rows| block.passing(rows));
         for start in (0..block.len()).step_by(tile) {
             let slots = start..(start + tile).min(block.len());
-            let number = (number + offset) as u32;
-            let Some(rows) = scope.rows else {
+            let Some(mask) = &mask else {
                 for running in &mut running {
                     running.offer_all(block, number, slots.clone(), scope, |_| true);
                 }
                 continue;
             };
-            passing.clear();
-            passing.extend(slots.clone().filter(|slot| rows.contains(block.row_ids()[*slot])));
-            let is_sparse = passing.len() * SPARSE < slots.len();
+            let passes = |slot: usize| mask[slot / 64] >> (slot % 64) & 1 == 1;
+            let is_sparse =
+                slots.clone().filter(|slot| passes(*slot)).count() * SPARSE < slots.len();
             for running in &mut running {
                 if is_sparse {
-                    for run in passing.chunk_by(|a, b| a + 1 == *b) {
-                        let slots = run[0]..run[0] + run.len();
-                        running.offer_all(block, number, slots, scope, |_| true);
+                    for run in runs(mask, slots.clone()) {
+                        running.offer_all(block, number, run, scope, |_| true);
                     }
                 } else {
-                    let passes = |slot: usize| rows.contains(block.row_ids()[slot]);
                     running.offer_all(block, number, slots.clone(), scope, passes);
                 }
             }
         }
     }
     running.into_iter().map(|running| running.top).collect()
+}
+
+/// The runs of set bits among the slots.
+fn runs(mask: &[u64; BLOCK_ROWS / 64], slots: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    // The first slot from `from` on whose bit is `wanted`, or the end.
+    let next = move |from: usize, wanted: bool| {
+        let mut at = from;
+        while at < slots.end {
+            let word = if wanted { mask[at / 64] } else { !mask[at / 64] };
+            let rest = word >> (at % 64);
+            if rest != 0 {
+                return (at + rest.trailing_zeros() as usize).min(slots.end);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        slots.end
+    };
+    let end = slots.end;
+    let mut at = slots.start;
+    std::iter::from_fn(move || {
+        let start = next(at, true);
+        at = next(start, false);
+        (start < end).then_some(start..at)
+    })
 }
 
 /// A query on its way through the blocks.
@@ -225,7 +248,7 @@ impl<'a, T: Real> Running<'a, T> {
         &mut self,
         block: &Block<T>,
         number: u32,
-        slots: std::ops::Range<usize>,
+        slots: Range<usize>,
         scope: &Scope<'_>,
         passes: impl Fn(usize) -> bool,
     ) {

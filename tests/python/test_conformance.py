@@ -5,6 +5,8 @@ Where Feast's store is wrong or decides otherwise, the scenario says what ours d
 
 import pytest
 from conftest import at, integer, key, make_harness, make_view, text, vector
+from feast import Field
+from feast.filter_models import ComparisonFilter
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32, Int64, String
 
@@ -181,3 +183,60 @@ def test_key_encoding_agrees_with_feasts():
         assert _core.encode_entity_key(entity.SerializeToString()) == serialize_entity_key(
             entity, entity_key_serialization_version=3
         )
+
+
+# --- retrieval
+
+TEXTS = {
+    1: "a red apple",
+    2: "green apples and pears",
+    3: "red red wine",
+    4: "white wine",
+    5: "nothing of the kind",
+    6: "more words",
+}
+
+
+@pytest.fixture
+def searching(tmp_path):
+    """Both stores with text search, filled with the same texts."""
+    ours = make_harness(tmp_path / "ours", text_search_enabled=True)
+    theirs = make_harness(
+        tmp_path / "theirs",
+        kind="sqlite",
+        text_search_enabled=True,
+        enable_openai_compatible_store=True,
+    )
+    view = make_view(fields={"name": String, "number": Int64})
+    # Feast's store wants a vector field, whatever is searched.
+    view.features.append(Field(name="embedding", dtype=Array(Float32), vector_index=True))
+    for harness in (ours, theirs):
+        harness.update([view])
+        rows = (
+            (key(id=i), {"name": text(t), "number": integer(i)}, at(i)) for i, t in TEXTS.items()
+        )
+        harness.write(view, *rows)
+    return ours, theirs, view
+
+
+@pytest.mark.parametrize("word", ["wine", "red", "pears", "zzz"])
+def test_text_search_finds_and_ranks_what_feasts_does(searching, word):
+    ours, theirs, view = searching
+    expected = theirs.find(view, text=word, features=["name", "number"])
+    found = ours.find(view, text=word, features=["name", "number"])
+    assert [entity for entity, _ in found] == [entity for entity, _ in expected]
+    for (_, our_row), (_, their_row) in zip(found, expected, strict=True):
+        assert our_row["name"] == their_row["name"]
+        assert our_row["number"] == their_row["number"]
+
+
+def test_text_search_where_feasts_fails(searching):
+    """Feast hands what people type to FTS5 as syntax, and filters what it has already cut off."""
+    ours, theirs, view = searching
+    for query in ("what's red", "red (wine", "a-b red", '"red'):
+        with pytest.raises(Exception, match=r"fts5|syntax|no such column|unterminated"):
+            theirs.find(view, text=query)
+        assert set(ours.find_ids(view, text=query)) >= {3}
+    wanted = ComparisonFilter(type="eq", key="number", value=3)
+    assert theirs.find(view, text="wine", filters=wanted, top_k=1) == []
+    assert ours.find_ids(view, text="wine", filters=wanted, top_k=1) == [3]

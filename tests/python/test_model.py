@@ -10,6 +10,7 @@ from conftest import at, integer, key, make_harness, make_view, text, vector
 from feast import Field
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32, Int64, String
+from feast_vector import _core
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -26,7 +27,9 @@ class StoreModel(RuleBasedStateMachine):
     @initialize()
     def open(self):
         self.folder = Path(tempfile.mkdtemp())
-        self.harnesses = [make_harness(self.folder, durability="off") for _ in range(2)]
+        self.harnesses = [
+            make_harness(self.folder, durability="off", text_search_enabled=True) for _ in range(2)
+        ]
         self.features = ["title", "number", "embedding"]
         self.rows = {}
         self.apply()
@@ -125,6 +128,36 @@ class StoreModel(RuleBasedStateMachine):
             del row["distance"]
             assert row == {name: stored[name] for name in ("title", "embedding") if name in stored}
             assert time == at(stored_time)
+
+    @rule(which=st.integers(0, 1), numbers=st.lists(IDS, max_size=3))
+    def delete_rows(self, which, numbers):
+        harness = self.harnesses[which]
+        keys = [key(id=number).SerializeToString() for number in numbers]
+        deleted = harness.store.engine(harness.config).delete(_core.View("shop", "items"), keys)
+        assert deleted == len(set(numbers) & set(self.rows))
+        for number in numbers:
+            self.rows.pop(number, None)
+
+    @rule(which=st.integers(0, 1), word=st.sampled_from(["a", "b"]))
+    def search_text(self, which, word):
+        expected = {
+            number for number, (_, row) in self.rows.items() if row.get("title") == text(word)
+        }
+        assert set(self.harnesses[which].find_ids(self.view(), text=word)) == expected
+
+    @rule(which=st.integers(0, 1), query=COORDINATES, limit=st.integers(0, 3))
+    def search_filtered(self, which, query, limit):
+        if not {"embedding", "number"} <= set(self.features):
+            return
+        wanted = {"type": "lt", "key": "number", "value": limit}
+        found = self.harnesses[which].find_ids(self.view(), list(query), filters=wanted)
+        assert sorted(found) == sorted(
+            number
+            for number, (_, row) in self.rows.items()
+            if "embedding" in row
+            and row.get("number", Value()).WhichOneof("val") == "int64_val"
+            and row["number"].int64_val < limit
+        )
 
     @invariant()
     def reads_agree(self):

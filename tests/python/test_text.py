@@ -75,7 +75,9 @@ def bm25(documents, query, k1=1.2, b=0.75):
     return sorted(((i, scores[i]) for i in found), key=lambda row: (-row[1], row[0]))
 
 
-WORDS = st.lists(st.sampled_from("apple pear plum fig the a of".split()), min_size=1, max_size=8)
+WORDS = st.lists(
+    st.sampled_from(["apple", "pear", "plum", "fig", "the", "a", "of"]), min_size=1, max_size=8
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -150,7 +152,7 @@ DOCUMENTS = {
     ("query", "expected"),
     [
         ("what's new", [1]),
-        ("WHAT’S", [1]),
+        ("WHAT\u2019S", [1]),
         ("2.0", [1]),
         ("C++", [2]),
         ("c", [3, 6]),
@@ -238,7 +240,7 @@ def test_the_commonest_words_are_passed_over_where_ranking_them_all_would_take_l
     assert {i for i, _ in ranks(texts, "common w7", top_k=10_000)} == set(range(7, 6000, 1000))
     view = _core.View("shop", "items", text_features=["title"])
     engine = texts.store.engine(texts.config)
-    _, explanation = engine.search(view, texts=["common w7 w8 frequent"], top_k=3)
+    _, explanation = engine.search(view, texts=["common w7 w8 frequent"], top_k=3, explain=True)
     assert '"passed_over_as_too_common":["common","frequent"]' in explanation
     # With few rows every word counts.
     few = vector_view("few")
@@ -418,7 +420,7 @@ def test_top_k_and_empty_views(texts):
     assert texts.find(VIEW, text="apple") == []
     texts.update([VIEW])
     assert texts.find(VIEW, text="apple") == []
-    write(texts, {i: "apple" for i in range(5)})
+    write(texts, dict.fromkeys(range(5), "apple"))
     assert [i for i, _ in ranks(texts, "apple", top_k=3)] == [0, 1, 2]
     assert len(ranks(texts, "apple", top_k=10**9)) == 5
 
