@@ -53,6 +53,7 @@ format:
 
 bench: build
 	cargo bench --no-default-features
+	$(BIN)/python benches/retrieval.py
 
 clean:
 	rm -rf target $(VENV) demo

@@ -9,13 +9,17 @@ import pyarrow.parquet as pq
 
 ITEMS = 1_000
 DIMENSIONS = 32
+COLOURS = ["red", "orange", "yellow", "green", "blue", "violet", "white"]
+THINGS = ["lamp", "chair", "table", "shelf", "mug", "plate", "bowl", "rug", "clock", "vase", "jar"]
 
 random = np.random.default_rng(7)
 now = datetime.now(tz=timezone.utc).replace(microsecond=0)
 table = pa.table(
     {
         "id": pa.array(range(ITEMS), pa.int64()),
-        "name": [f"item-{number:04d}" for number in range(ITEMS)],
+        "name": [
+            f"{COLOURS[number % 7]} {THINGS[number % 11]} {number:04d}" for number in range(ITEMS)
+        ],
         "data": random.uniform(0, 100, ITEMS).round(3),
         "number": random.integers(0, 1_000, ITEMS),
         "embedding": pa.array(

@@ -313,6 +313,8 @@ class VectorOnlineStore(OnlineStore):
 
         Text indexes are built where text search was switched on, with a progress bar.
         """
+        for table in tables_to_keep:
+            views.warn_of_scores(config, table)
         with TextIndexProgress() as progress:
             self.engine(config).apply(
                 config.project,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 from feast import FeatureView
 from feast.feature_view import DUMMY_ENTITY_ID
@@ -15,6 +16,9 @@ from feast_vector.errors import InvalidInputError
 
 TEXT_TAG = "feast_vector.text_features"
 """The tag of a view that names the features whose texts are searched, with commas between them."""
+
+# Names that `feast.utils._distance_to_score` has for the inner product.
+_FEASTS_PRODUCTS = ("inner_product", "ip", "dot")
 
 
 def identity(config: RepoConfig, table: FeatureView) -> _core.View:
@@ -66,6 +70,28 @@ def text_features(config: RepoConfig, table: FeatureView) -> list[str]:
             name for name in texts if {name, f"{table.name}:{name}"} & set(online.text_features)
         ]
     return texts
+
+
+def warn_of_scores(config: RepoConfig, table: FeatureView) -> None:
+    """Say so where the scores of Feast's OpenAI endpoint would rank wrongly.
+
+    Feast makes them from distances by the field's declared metric alone, and takes a metric that
+    it does not know, or none, for L2: of inner products that is no ranking.
+    """
+    for field in table.features:
+        metric = field.vector_search_metric or config.online_store.similarity
+        if not field.vector_index or not metric:
+            continue
+        is_product = _core.normalize_metric(metric) == "inner_product"
+        if is_product and (field.vector_search_metric or "").lower() not in _FEASTS_PRODUCTS:
+            warnings.warn(
+                f"feature view '{table.name}', feature '{field.name}': searches rank by inner "
+                "product, but the scores of Feast's OpenAI endpoint will not, because Feast reads "
+                "the metric from the field and knows it as 'inner_product'; declare "
+                'Field(..., vector_search_metric="inner_product")',
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def not_before(table: FeatureView) -> int | None:

@@ -2,8 +2,8 @@
 
 mod answer;
 mod filters;
-mod fused;
 mod gate;
+mod ranking;
 mod read;
 mod search;
 mod typed;

@@ -7,12 +7,22 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
+import feast_vector
+import pandas as pd
 import pytest
-from feast import Entity, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast import (
+    Entity,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RepoConfig,
+    ValueType,
+)
 from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
-from feast.types import Array, Float32, Int64, String
+from feast.types import Array, Float32, Float64, Int64, String
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -192,3 +202,82 @@ def sql_elsewhere(harness, sql):
 def harness(tmp_path):
     """A store over a fresh database."""
     return make_harness(tmp_path)
+
+
+# --- a feature store with two views of the same rows
+
+SHOP_ROWS = 40
+SHOP_TIME = datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def shop_point(i):
+    """The vector of an item."""
+    return [float(i * 7 % 31), float(i % 5)]
+
+
+def shop_frame():
+    """The items' rows."""
+    return pd.DataFrame(
+        {
+            "id": range(SHOP_ROWS),
+            "shop": [f"s{i % 3}" for i in range(SHOP_ROWS)],
+            "title": [f"item {i} {'red' if i % 2 else 'blue'}" for i in range(SHOP_ROWS)],
+            "price": [i / 4 for i in range(SHOP_ROWS)],
+            "stock": pd.array([None if i == 3 else i for i in range(SHOP_ROWS)], dtype="Int64"),
+            "tags": [[f"t{i % 4}"] for i in range(SHOP_ROWS)],
+            "embedding": [shop_point(i) for i in range(SHOP_ROWS)],
+            "other": [[float(i)] for i in range(SHOP_ROWS)],
+            "event_timestamp": [SHOP_TIME - timedelta(minutes=i) for i in range(SHOP_ROWS)],
+        }
+    )
+
+
+@pytest.fixture
+def shop_store(tmp_path):
+    """A feature store with two views of the same rows: by item, and by item and shop."""
+    store = FeatureStore(
+        config=RepoConfig(
+            project="shop",
+            provider="local",
+            registry=str(tmp_path / "registry.db"),
+            online_store={
+                "type": "vector",
+                "path": str(tmp_path / "vector.db"),
+                "text_search_enabled": True,
+            },
+            entity_key_serialization_version=3,
+            repo_path=tmp_path,
+        )
+    )
+    shop_frame().to_parquet(tmp_path / "items.parquet")
+    source = FileSource(path=str(tmp_path / "items.parquet"), timestamp_field="event_timestamp")
+    item = Entity(name="item", join_keys=["id"], value_type=ValueType.INT64)
+    shop = Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)
+    schema = [
+        Field(name="title", dtype=String),
+        Field(name="price", dtype=Float64),
+        Field(name="stock", dtype=Int64),
+        Field(name="tags", dtype=Array(String)),
+        Field(
+            name="embedding",
+            dtype=Array(Float32),
+            vector_index=True,
+            vector_length=2,
+            vector_search_metric="L2",
+        ),
+        Field(name="other", dtype=Array(Float64)),
+    ]
+    views = [
+        FeatureView(name="items", entities=[item], schema=schema, source=source),
+        FeatureView(name="both", entities=[item, shop], schema=schema, source=source),
+    ]
+    store.apply([item, shop, *views])
+    for view in views:
+        store.write_to_online_store(view.name, shop_frame())
+    return store
+
+
+@pytest.fixture
+def items(shop_store):
+    """The view of items."""
+    return feast_vector.open_view(shop_store, "items")

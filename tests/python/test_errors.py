@@ -144,6 +144,27 @@ def test_search_that_is_switched_off(tmp_path, items):
         search(harness, items, [1, 0])
 
 
+@pytest.mark.parametrize(
+    ("declared", "similarity", "warned"),
+    [
+        ("dot_product", "cosine", True),
+        (None, "inner_product", True),
+        ("IP", "cosine", False),
+        ("inner_product", "cosine", False),
+        ("euclidean", "inner_product", False),
+        (None, "cosine", False),
+    ],
+)
+def test_scores_that_feast_would_rank_wrongly_are_warned_of(tmp_path, declared, similarity, warned):
+    harness = make_harness(tmp_path, similarity=similarity)
+    view = vector_view(metric=declared)
+    if warned:
+        with pytest.warns(UserWarning, match=r"'items', feature 'embedding': searches rank by inn"):
+            harness.update([view])
+    else:
+        harness.update([view])
+
+
 # --- configuration
 
 

@@ -26,6 +26,8 @@ from conftest import (
     vector,
     vector_view,
 )
+from feast import Field
+from feast.types import Int64
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are Unix's")
 
@@ -270,3 +272,58 @@ def test_creating_a_store_opens_nothing(tmp_path):
     harness = make_harness(tmp_path)
     assert harness.store._engines == {}
     assert not list(tmp_path.glob("*.db*"))
+
+
+# --- a search that is under way sees no half of a write
+
+
+def test_searches_beside_writers_see_whole_batches(tmp_path):
+    harness = make_harness(tmp_path, text_search_enabled=True)
+    view = vector_view(metric="L2")
+    view.features.append(Field(name="number", dtype=Int64))
+    rows = 20
+
+    def write(round_):
+        harness.write(
+            view,
+            *(
+                (
+                    key(id=i),
+                    {
+                        "title": text(f"round{round_}"),
+                        "embedding": vector(i, round_),
+                        "number": integer(round_),
+                    },
+                    at(round_),
+                )
+                for i in range(rows)
+            ),
+        )
+
+    write(0)
+    code = """
+view = vector_view(metric="L2")
+view.features.append(Field(name="number", dtype=Int64))
+for r in range(1, 120):
+    harness.write(view, *(
+        (key(id=i), {"title": text(f"round{r}"), "embedding": vector(i, r), "number": integer(r)}, at(r))
+        for i in range(20)
+    ))
+"""
+    code = "harness = make_harness(harness.config.repo_path, text_search_enabled=True)\n" + code
+    with in_another_process(tmp_path, "from feast import Field\n" + code) as writer:
+        searches = 0
+        seen = set()
+        while writer.poll() is None or searches < 50:
+            searches += 1
+            found = harness.find(view, [0.0, 0.0], top_k=100, features=["title", "number"])
+            rounds = {(row["title"].string_val, row["number"].int64_val) for _, row in found}
+            assert (len(found), len(rounds)) == (rows, 1)
+            ((title, number),) = rounds
+            assert title == f"round{number}"
+            seen.add(number)
+            wanted = {"type": "gte", "key": "number", "value": number}
+            assert len(harness.find(view, [0.0, 0.0], filters=wanted, top_k=100)) == rows
+            assert len(harness.find(view, text=f"round{number}", top_k=100)) in (0, rows)
+        assert writer.returncode == 0
+    assert len(seen) > 1

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import uvicorn
-from conftest import in_another_process
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.feature_server import get_app
 from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -423,60 +422,3 @@ def test_mcp_server(store):
 
     found = columns(json.loads(asyncio.run(call())))
     assert found["id"] == ranked("L2", [3.0, 1.5], FILTERED["number"])[:3]
-
-
-# --- a search that is under way sees no half of a write
-
-
-def test_searches_beside_writers_see_whole_batches(folder, tmp_path):
-    from conftest import at, integer, key, make_harness, text, vector, vector_view
-
-    harness = make_harness(tmp_path, text_search_enabled=True)
-    view = vector_view(metric="L2")
-    view.features.append(Field(name="number", dtype=Int64))
-    rows = 20
-
-    def write(round_):
-        harness.write(
-            view,
-            *(
-                (
-                    key(id=i),
-                    {
-                        "title": text(f"round{round_}"),
-                        "embedding": vector(i, round_),
-                        "number": integer(round_),
-                    },
-                    at(round_),
-                )
-                for i in range(rows)
-            ),
-        )
-
-    write(0)
-    code = """
-view = vector_view(metric="L2")
-view.features.append(Field(name="number", dtype=Int64))
-for r in range(1, 120):
-    harness.write(view, *(
-        (key(id=i), {"title": text(f"round{r}"), "embedding": vector(i, r), "number": integer(r)}, at(r))
-        for i in range(20)
-    ))
-"""
-    code = "harness = make_harness(harness.config.repo_path, text_search_enabled=True)\n" + code
-    with in_another_process(tmp_path, "from feast import Field\n" + code) as writer:
-        searches = 0
-        seen = set()
-        while writer.poll() is None or searches < 50:
-            searches += 1
-            found = harness.find(view, [0.0, 0.0], top_k=100, features=["title", "number"])
-            rounds = {(row["title"].string_val, row["number"].int64_val) for _, row in found}
-            assert (len(found), len(rounds)) == (rows, 1)
-            ((title, number),) = rounds
-            assert title == f"round{number}"
-            seen.add(number)
-            wanted = {"type": "gte", "key": "number", "value": number}
-            assert len(harness.find(view, [0.0, 0.0], filters=wanted, top_k=100)) == rows
-            assert len(harness.find(view, text=f"round{number}", top_k=100)) in (0, rows)
-        assert writer.returncode == 0
-    assert len(seen) > 1
