@@ -47,9 +47,16 @@ impl Metric {
     }
 }
 
+/// Squares of norms that neither over- nor underflow, nor does their product.
+const SAFE_SQUARES: std::ops::Range<f64> = 1e-150..1e150;
+
 /// The distance of two vectors of equal length in double precision. Not finite only where the
 /// vectors are not, or where the distance (for L2 its square) exceeds `f64`.
-pub fn distance(metric: Metric, a: impl Iterator<Item = f64>, b: impl Iterator<Item = f64>) -> f64 {
+pub fn distance(
+    metric: Metric,
+    a: impl Iterator<Item = f64> + Clone,
+    b: impl Iterator<Item = f64> + Clone,
+) -> f64 {
     let pairs = a.zip(b);
     match metric {
         Metric::InnerProduct => -pairs.fold(0.0, |sum, (x, y)| sum + x * y),
@@ -57,35 +64,37 @@ pub fn distance(metric: Metric, a: impl Iterator<Item = f64>, b: impl Iterator<I
             // The squares of f32 elements cannot overflow here.
             pairs.fold(0.0, |sum: f64, (x, y)| sum + (x - y) * (x - y)).sqrt()
         }
-        Metric::Cosine => cosine(pairs.collect()),
+        Metric::Cosine => cosine(pairs),
     }
 }
 
-fn cosine(mut pairs: Vec<(f64, f64)>) -> f64 {
-    let scale = |largest: f64| {
-        // A power of two, so that scaling is exact.
-        if largest > 0.0 && largest.is_finite() { (-largest.log2().floor()).exp2() } else { 1.0 }
-    };
-    let largest = |pick: fn(&(f64, f64)) -> f64| {
-        pairs.iter().map(|pair| pick(pair).abs()).fold(0.0, f64::max)
-    };
-    let (a_scale, b_scale) = (scale(largest(|pair| pair.0)), scale(largest(|pair| pair.1)));
-    for (x, y) in &mut pairs {
-        *x *= a_scale;
-        *y *= b_scale;
-    }
-    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
-    for (x, y) in pairs {
-        dot += x * y;
-        aa += x * x;
-        bb += y * y;
+fn cosine(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
+    let (mut dot, mut aa, mut bb) = sums(pairs.clone());
+    if !SAFE_SQUARES.contains(&aa) || !SAFE_SQUARES.contains(&bb) {
+        let scale = |largest: f64| {
+            // A power of two, so that scaling is exact.
+            if largest > 0.0 && largest.is_finite() {
+                (-largest.log2().floor()).exp2()
+            } else {
+                1.0
+            }
+        };
+        let a_scale = scale(pairs.clone().map(|pair| pair.0.abs()).fold(0.0, f64::max));
+        let b_scale = scale(pairs.clone().map(|pair| pair.1.abs()).fold(0.0, f64::max));
+        (dot, aa, bb) = sums(pairs.map(|(x, y)| (x * a_scale, y * b_scale)));
     }
     if aa == 0.0 || bb == 0.0 {
         return 1.0;
     }
-    let cos = dot / (aa.sqrt() * bb.sqrt());
+    // One root of the product, so that it is exactly the square where the vectors are the same.
+    let cos = dot / (aa * bb).sqrt();
     // Rounding may lead just past the ends; not-a-number stays what it is.
     1.0 - cos.clamp(-1.0, 1.0)
+}
+
+/// The sums of products: of both, of the first squared, of the second squared.
+fn sums(pairs: impl Iterator<Item = (f64, f64)>) -> (f64, f64, f64) {
+    pairs.fold((0.0, 0.0, 0.0), |(dot, aa, bb), (x, y)| (dot + x * y, aa + x * x, bb + y * y))
 }
 
 #[cfg(test)]

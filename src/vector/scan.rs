@@ -80,8 +80,11 @@ impl<T: Real> Query<T> {
 
     /// The exact distance of one vector.
     pub fn measure(&self, vector: &[T]) -> f64 {
-        let wide = |vector: &[T]| vector.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
-        distance(self.metric, wide(&self.vector).into_iter(), wide(vector).into_iter())
+        distance(
+            self.metric,
+            self.vector.iter().map(|x| x.to_f64()),
+            vector.iter().map(|x| x.to_f64()),
+        )
     }
 }
 
