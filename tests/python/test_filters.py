@@ -13,6 +13,11 @@ from feast import Field
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.sqlite import SqliteFilterTranslator
 from feast.protos.feast.types.Value_pb2 import (
+    BoolList,
+    FloatList,
+    Int64List,
+    StringList,
+    StringSet,
     Value,
 )
 from feast.types import (
@@ -75,10 +80,9 @@ def compare(kind, name, value):
 def passing(harness, filters, view=VIEW):
     """The ids of the rows that pass, found by a search for more rows than there are."""
     found = harness.find_ids(view, query=[0.0], filters=filters, top_k=1000)
-    if not isinstance(filters, dict):
-        identity = _core.View("shop", view.name)
-        counted = harness.store.engine(harness.config).count(identity, conditions(filters))
-        assert counted == len(found)
+    identity = _core.View("shop", view.name)
+    counted = harness.store.engine(harness.config).count(identity, conditions(filters))
+    assert counted == len(found)
     return sorted(found)
 
 
@@ -103,6 +107,7 @@ OPERATORS = {
     "lte": operator.le,
 }
 EQUALITY = ("eq", "ne", "in", "nin")
+LISTS = ("contains", "any_of")
 
 
 def f32(number):
@@ -142,19 +147,32 @@ COLUMNS = {
 }
 
 
+# Lists and sets: (elements, how a value is written).
+COLLECTIONS = {
+    "tags": (NAMES, lambda v: Value(string_list_val=StringList(val=v))),
+    "codes": (WIDE, lambda v: Value(int64_list_val=Int64List(val=v))),
+    "weights": (SINGLES, lambda v: Value(float_list_val=FloatList(val=v))),
+    "flags": ([False, True], lambda v: Value(bool_list_val=BoolList(val=v))),
+    "labels": (NAMES, lambda v: Value(string_set_val=StringSet(val=v))),
+}
+
+
 def leaf():
     def of(name):
-        values, _, ordered = COLUMNS[name]
-        kinds = many([*OPERATORS, "in", "nin"] if ordered else EQUALITY)
+        if name in COLLECTIONS:
+            values, kinds = COLLECTIONS[name][0], many(LISTS)
+        else:
+            values, _, ordered = COLUMNS[name]
+            kinds = many([*OPERATORS, "in", "nin"] if ordered else EQUALITY)
         one = many(values)
         return kinds.flatmap(
             lambda kind: st.builds(
                 lambda value: (kind, name, value),
-                st.lists(one, max_size=4) if kind in ("in", "nin") else one,
+                st.lists(one, max_size=4) if kind in ("in", "nin", "any_of") else one,
             )
         )
 
-    return many(list(COLUMNS)).flatmap(of)
+    return many([*COLUMNS, *COLLECTIONS]).flatmap(of)
 
 
 FILTERS = st.recursive(
@@ -166,7 +184,11 @@ ROWS = st.lists(
     st.fixed_dictionaries(
         {},
         optional={
-            name: st.one_of(st.none(), many(values)) for name, (values, _, _) in COLUMNS.items()
+            **{n: st.one_of(st.none(), many(values)) for n, (values, _, _) in COLUMNS.items()},
+            **{
+                n: st.one_of(st.none(), st.lists(many(values), max_size=3))
+                for n, (values, _) in COLLECTIONS.items()
+            },
         },
     ),
     max_size=12,
@@ -175,8 +197,13 @@ ROWS = st.lists(
 
 def as_feast(node):
     if len(node) == 2:
-        return CompoundFilter(type=node[0], filters=[as_feast(part) for part in node[1]])
-    return compare(*node)
+        parts = [as_feast(part) for part in node[1]]
+        if any(isinstance(part, dict) for part in parts):
+            return {"type": node[0], "filters": parts}
+        return CompoundFilter(type=node[0], filters=parts)
+    kind, name, value = node
+    # Feast's own filters know nothing of lists.
+    return {"type": kind, "key": name, "value": value} if kind in LISTS else compare(*node)
 
 
 def passes(node, row):
@@ -186,6 +213,8 @@ def passes(node, row):
     stored = row.get(name)
     if stored is None:
         return False
+    if kind in LISTS:
+        return bool(set(stored) & ({value} if kind == "contains" else set(value)))
     if kind in ("in", "nin"):
         return (stored in value) == (kind == "in")
     return OPERATORS[kind](stored, value)
@@ -199,7 +228,7 @@ def test_filters_agree_with_python(tmp_path_factory, rows, changed, node):
     def written(rows):
         return [
             {
-                name: Value() if value is None else COLUMNS[name][1](value)
+                name: Value() if value is None else {**COLUMNS, **COLLECTIONS}[name][1](value)
                 for name, value in row.items()
             }
             for row in rows
