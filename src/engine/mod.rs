@@ -6,6 +6,7 @@ mod gate;
 mod ranking;
 mod read;
 mod search;
+mod texts;
 mod typed;
 mod vectors;
 mod write;
@@ -24,6 +25,7 @@ pub use answer::Form;
 use filters::RowCaches;
 use gate::Gate;
 pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};
+use texts::TextCaches;
 use vectors::VectorCaches;
 pub use write::WriteRequest;
 
@@ -36,6 +38,7 @@ pub struct Engine {
     store: Store,
     vectors: VectorCaches,
     rows: RowCaches,
+    texts: TextCaches,
     gate: Gate,
     search_threads: usize,
 }
@@ -48,6 +51,7 @@ impl Engine {
             store: Store::new(options),
             vectors: VectorCaches::default(),
             rows: RowCaches::default(),
+            texts: TextCaches::default(),
             gate: Gate::new(),
             search_threads,
         }
@@ -98,6 +102,7 @@ impl Engine {
         self.store.disconnect();
         self.vectors.clear();
         self.rows.clear();
+        self.texts.clear();
         Ok(())
     }
 

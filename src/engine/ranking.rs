@@ -1,10 +1,12 @@
 //! Ranking: by vector, by text, or by both rankings fused.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
 use super::search::{Found, Moment, TextQuery, VectorQuery, text_search_is_off};
+use super::texts::Ranked;
 use crate::error::Result;
 use crate::query::reciprocal_rank;
 use crate::schema::Column;
@@ -15,9 +17,6 @@ use crate::vector::{Candidate, Hit, Metric, TopK};
 /// The best rows of each ranking that are fused: enough that a row further down in one cannot come
 /// far up by it, and fixed, so that one page of an answer goes on where the last has ended.
 const WINDOW: usize = 1000;
-
-/// A row and its BM25 rank.
-type Ranked = (i64, f64);
 
 impl Moment<'_, '_, '_> {
     /// The rows of the answer, best first, query by query; and how they were found, if asked for.
@@ -204,6 +203,20 @@ impl Moment<'_, '_, '_> {
         self.snapshot.text_plan(schema, &phrases(text, texts.mode), texts.mode)
     }
 
+    /// Every row that matches, in the order of their ids.
+    fn matches(&self, expression: &str) -> Result<Arc<Vec<Ranked>>> {
+        if let Some(known) = self.texts.get(self.table, expression) {
+            return Ok(known);
+        }
+        let mut matches = Vec::new();
+        self.snapshot.text_matches(&self.table.schema, expression, &mut |row_id, rank| {
+            matches.push((row_id, rank));
+        })?;
+        let matches = Arc::new(matches);
+        self.texts.put(self.table, expression, &matches);
+        Ok(matches)
+    }
+
     /// The `count` best rows for the text, best first. Fills in the ranks of the rows in `known`,
     /// whether they are among the best or not.
     fn best_texts(
@@ -215,9 +228,8 @@ impl Moment<'_, '_, '_> {
         let Some(expression) = &plan.expression else {
             return Ok(Vec::new());
         };
-        let schema = &self.table.schema;
         let mut top = TopK::new(count);
-        self.snapshot.text_matches(schema, expression, &mut |row_id, rank| {
+        for &(row_id, rank) in self.matches(expression)?.iter() {
             if let Some(known) = known.get_mut(&row_id) {
                 *known = rank;
             }
@@ -227,7 +239,7 @@ impl Moment<'_, '_, '_> {
             {
                 top.offer(candidate);
             }
-        })?;
+        }
         let mut best = top.into_candidates();
         best.sort();
         Ok(best.into_iter().map(|candidate| (candidate.row_id, -candidate.key)).collect())

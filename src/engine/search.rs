@@ -8,6 +8,7 @@ use ndarray::ArrayView2;
 use serde_json::json;
 
 use super::answer::{Form, answer, features_of};
+use super::texts::TextCaches;
 use super::vectors::{Frozen, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
@@ -96,6 +97,7 @@ pub(super) struct Moment<'a, 'r, 's> {
     pub(super) table: &'a TableState,
     pub(super) vectors: Option<(&'a Column, Frozen)>,
     pub(super) passing: Option<RowSet>,
+    pub(super) texts: &'a TextCaches,
     pub(super) now: Micros,
     pub(super) threads: usize,
 }
@@ -170,7 +172,8 @@ impl Engine {
                 _ => None,
             };
             let threads = self.threads_for_one_search();
-            let moment = Moment { request, snapshot, table, vectors, passing, now, threads };
+            let texts = &self.texts;
+            let moment = Moment { request, snapshot, table, vectors, passing, texts, now, threads };
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
             let ranked = started.elapsed();

@@ -18,7 +18,7 @@ use crate::text::{Phrase, TextMatch, indexable};
 const TOKENIZER: &str = "unicode61 remove_diacritics 2 categories 'L* N* M* S* C*' tokenchars '+#'";
 
 /// Where the words of a query are in more rows than this together, its commonest are passed over:
-/// ranking takes FTS5 about a microsecond for each row, whatever the words are worth.
+/// FTS5 ranks some three rows a microsecond, whatever the words are worth.
 const MOST_ROWS: i64 = 4096;
 
 /// Rows between two calls of a progress function.

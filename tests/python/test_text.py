@@ -248,6 +248,25 @@ def test_the_commonest_words_are_passed_over_where_ranking_them_all_would_take_l
     assert len(ranks(texts, "common w7", few)) == 100
 
 
+def test_rankings_that_took_long_are_those_of_now(texts):
+    """They are remembered until the next commit, by whichever process."""
+    documents = {i: f"common {'filler ' * (i % 7)}w{i % 10}" for i in range(4500)}
+    write(texts, documents)
+    other = make_harness(texts.config.repo_path, text_search_enabled=True)
+    for step in range(3):
+        for _ in range(2):
+            assert ranks(texts, "common", top_k=20) == [
+                (i, pytest.approx(rank, rel=1e-5)) for i, rank in bm25(documents, "common")[:20]
+            ]
+        wanted = {"type": "gte", "key": "id", "value": 4490}
+        found = ranks(texts, "common", top_k=3, filters=wanted)
+        expected = [row for row in bm25(documents, "common") if row[0] >= 4490][:3]
+        assert [i for i, _ in found] == [i for i, _ in expected]
+        changed = {step * 3: "common", 4490 + step: "rare", 5000 + step: "common"}
+        documents.update(changed)
+        write(other if step else texts, changed, time=step + 1)
+
+
 # --- in step
 
 
