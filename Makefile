@@ -54,6 +54,7 @@ format:
 bench: build
 	cargo bench --no-default-features
 	$(BIN)/python benches/retrieval.py
+	$(BIN)/python benches/reads.py
 
 clean:
 	rm -rf target $(VENV) demo

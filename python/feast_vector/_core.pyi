@@ -129,6 +129,23 @@ class Engine:
             ``typed``: the join keys, the features in native types, ``event_timestamp``.
         """
 
+    def features(
+        self,
+        views: list[View],
+        requests: list[tuple[list[tuple[str, bytes]], list[str], list[str]]],
+    ) -> tuple[bytes, list[int]]:
+        """Read features of several views, all as of one moment, by column.
+
+        Args:
+            views: The feature views.
+            requests: For each view the entities, by join key a serialized ``RepeatedValue`` with a
+                value a row; the features, each once; and their names in the response.
+
+        Returns:
+            A serialized ``GetOnlineFeaturesResponse`` with the names and vectors in the order of
+            the requests, and for each view how many of its values are there.
+        """
+
     def search(
         self,
         view: View,

@@ -21,7 +21,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictBool, StrictStr, field_validator
 
-from feast_vector import _core, arguments, protos, rank_order, views
+from feast_vector import _core, arguments, features, protos, rank_order, views
 from feast_vector._engines import open_engine
 from feast_vector._progress import TextIndexProgress
 from feast_vector.filters import conditions
@@ -192,6 +192,62 @@ class VectorOnlineStore(OnlineStore):
         return await asyncio.to_thread(
             self.online_read, config, table, entity_keys, requested_features
         )
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[features.Group],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: features.Response,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Answer ``get_online_features`` by column, all views as of one moment."""
+        request = features.Request(config, grouped_refs, join_key_values, full_feature_names)
+        if not request.collect(entity_name_to_join_key_map):
+            super()._read_features_per_fv(
+                config,
+                grouped_refs,
+                join_key_values,
+                entity_name_to_join_key_map,
+                online_features_response,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+            return
+        answer = request.read(self.engine(config))
+        request.merge(answer, online_features_response, include_feature_view_version_metadata)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[features.Group],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: features.Response,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Answer as :meth:`_read_features_per_fv` does; many keys are read in another thread."""
+        request = features.Request(config, grouped_refs, join_key_values, full_feature_names)
+        if not request.collect(entity_name_to_join_key_map):
+            await super()._read_features_per_fv_async(
+                config,
+                grouped_refs,
+                join_key_values,
+                entity_name_to_join_key_map,
+                online_features_response,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+            return
+        engine = self.engine(config)
+        if request.keys <= _INLINE_KEYS:
+            answer = request.read(engine)
+        else:
+            answer = await asyncio.to_thread(request.read, engine)
+        request.merge(answer, online_features_response, include_feature_view_version_metadata)
 
     # --- searching
 

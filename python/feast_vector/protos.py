@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from typing import TypeAlias
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import RepeatedValue
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
@@ -115,6 +116,12 @@ def _times(column: pa.Array) -> list[datetime | None]:
 def serialize_keys(keys: Sequence[EntityKeyProto]) -> list[bytes]:
     """Entity keys as the engine takes them."""
     return [key.SerializeToString() for key in keys]
+
+
+def serialize_column(values: Iterable[ValueProto]) -> bytes:
+    """Values as one message."""
+    serialized: bytes = RepeatedValue(val=values).SerializeToString()
+    return serialized
 
 
 def read_rows(batch: pa.RecordBatch) -> list[ReadRow]:

@@ -1,6 +1,7 @@
 //! The facade: everything that can be asked of an online store, in Arrow terms.
 
 mod answer;
+mod features;
 mod filters;
 mod gate;
 mod ranking;
@@ -22,6 +23,7 @@ use crate::schema::{ViewId, ViewSpec};
 use crate::store::{self, Store, StoreOptions};
 
 pub use answer::Form;
+pub use features::{FeatureRequest, FeaturesAnswer};
 use filters::RowCaches;
 use gate::Gate;
 pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};

@@ -19,6 +19,13 @@ struct EntityKey {
     entity_values: Vec<Value>,
 }
 
+/// `feast.types.RepeatedValue`.
+#[derive(Clone, PartialEq, Message)]
+struct RepeatedValue {
+    #[prost(message, repeated, tag = "1")]
+    val: Vec<Value>,
+}
+
 /// A parsed key: join keys with their values, in the order of their names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedKey {
@@ -43,18 +50,48 @@ pub fn encode_key(message: &[u8]) -> Result<Vec<u8>> {
     }
     let mut parts: Vec<_> = key.join_keys.into_iter().zip(key.entity_values).collect();
     parts.sort_by(|a, b| a.0.cmp(&b.0));
-
     let mut out = Vec::with_capacity(message.len() + 16);
-    put_u32(parts.len(), &mut out);
-    for (name, _) in &parts {
-        put_u32(ValueKind::String.number() as usize, &mut out);
-        put_u32(name.len(), &mut out);
-        out.extend_from_slice(name.as_bytes());
-    }
+    put_names(parts.iter().map(|(name, _)| name.as_str()), &mut out);
     for (name, value) in &parts {
         put_value(name, value.val.as_ref(), &mut out)?;
     }
     Ok(out)
+}
+
+/// The keys of rows whose join keys are given by column: a name, and a serialized `RepeatedValue`
+/// of as many values as there are rows.
+pub fn encode_key_columns(columns: &[(&str, &[u8])]) -> Result<Vec<Vec<u8>>> {
+    let mut columns = columns
+        .iter()
+        .map(|(name, message)| {
+            let values = RepeatedValue::decode(*message)
+                .map_err(|cause| invalid(format!("join key '{name}': broken values ({cause})")))?;
+            Ok((*name, values.val))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    columns.sort_by_key(|(name, _)| *name);
+    let rows = columns.iter().map(|(_, values)| values.len()).min().unwrap_or(0);
+    let mut names = Vec::new();
+    put_names(columns.iter().map(|(name, _)| *name), &mut names);
+    (0..rows)
+        .map(|row| {
+            let mut out = Vec::with_capacity(names.len() + 16 * columns.len());
+            out.extend_from_slice(&names);
+            for (name, values) in &columns {
+                put_value(name, values[row].val.as_ref(), &mut out)?;
+            }
+            Ok(out)
+        })
+        .collect()
+}
+
+fn put_names<'a>(names: impl ExactSizeIterator<Item = &'a str>, out: &mut Vec<u8>) {
+    put_u32(names.len(), out);
+    for name in names {
+        put_u32(ValueKind::String.number() as usize, out);
+        put_u32(name.len(), out);
+        out.extend_from_slice(name.as_bytes());
+    }
 }
 
 fn put_u32(value: usize, out: &mut Vec<u8>) {

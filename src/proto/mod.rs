@@ -1,12 +1,15 @@
-//! Feast's wire messages: `Value` and `EntityKey`, read and written without protobuf's runtime.
+//! Feast's wire messages: `Value`, `EntityKey` and the response to reads, read and written without
+//! protobuf's runtime.
 //!
 //! Pure. Field numbers are those of `feast/types/Value.proto` and `EntityKey.proto` of Feast 0.67.
 
 mod entity_key;
+mod response;
 mod value;
 pub mod wire;
 
-pub use entity_key::{DecodedKey, decode_key, encode_key};
+pub use entity_key::{DecodedKey, decode_key, encode_key, encode_key_columns};
+pub use response::{EventTimes, FeaturesMessage};
 pub use value::{
     BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, StringSeq, Val, Value, decode_value,
 };

@@ -13,12 +13,15 @@ use pyo3_arrow::input::AnyRecordBatch;
 
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
-use crate::engine::{Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
+use crate::engine::{FeatureRequest, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
 use crate::text::TextMatch;
 use crate::vector::Metric;
+
+/// Join keys as serialized columns, features, and their names in the response.
+type PyFeatureRequest = (Vec<(String, PyBackedBytes)>, Vec<String>, Vec<String>);
 
 /// An online store over one database file.
 #[pyclass(frozen, weakref, module = "feast_vector._core")]
@@ -111,6 +114,36 @@ impl Engine {
             self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
         })?;
         PyRecordBatch::new(batch).into_pyarrow(py)
+    }
+
+    fn features<'py>(
+        &self,
+        py: Python<'py>,
+        views: Vec<PyRef<'py, View>>,
+        requests: Vec<PyFeatureRequest>,
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<u64>)> {
+        let views: Vec<ViewId> = views.iter().map(|view| view.spec.id.clone()).collect();
+        let answer = py.detach(|| {
+            let keys: Vec<Vec<(&str, &[u8])>> = requests
+                .iter()
+                .map(|(keys, ..)| {
+                    keys.iter().map(|(name, values)| (name.as_str(), values.as_ref())).collect()
+                })
+                .collect();
+            let requests: Vec<FeatureRequest<'_>> = views
+                .iter()
+                .zip(&keys)
+                .zip(&requests)
+                .map(|((view, join_keys), (_, features, names))| FeatureRequest {
+                    view,
+                    join_keys,
+                    features,
+                    names,
+                })
+                .collect();
+            self.engine.features(&requests)
+        })?;
+        Ok((PyBytes::new(py, &answer.message), answer.present))
     }
 
     #[pyo3(signature = (

@@ -19,6 +19,8 @@ use crate::schema::{Column, TableSchema, quote};
 pub enum RowKey<'a> {
     /// By serialized `EntityKey` messages.
     EntityKeys(&'a [&'a [u8]]),
+    /// By keys as the column `entity_key` has them.
+    StoredKeys(&'a [&'a [u8]]),
     /// By `row_id`.
     RowIds(&'a [i64]),
 }
@@ -51,21 +53,27 @@ impl Snapshot<'_> {
         let sql = select(schema, &columns, by_row_id);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut out = Builders::new(features.len());
+        let mut push = |statement: &mut rusqlite::Statement<'_>| {
+            let mut rows = statement.raw_query();
+            out.push(rows.next()?, &columns, by_row_id, now).map_err(|error| error.at(&schema.view))
+        };
         match keys {
             RowKey::EntityKeys(messages) => {
                 for message in messages {
                     statement.raw_bind_parameter(1, proto::encode_key(message)?)?;
-                    let mut rows = statement.raw_query();
-                    out.push(rows.next()?, &columns, by_row_id, now)
-                        .map_err(|error| error.at(&schema.view))?;
+                    push(&mut statement)?;
+                }
+            }
+            RowKey::StoredKeys(keys) => {
+                for key in keys {
+                    statement.raw_bind_parameter(1, key)?;
+                    push(&mut statement)?;
                 }
             }
             RowKey::RowIds(row_ids) => {
                 for row_id in row_ids {
                     statement.raw_bind_parameter(1, row_id)?;
-                    let mut rows = statement.raw_query();
-                    out.push(rows.next()?, &columns, by_row_id, now)
-                        .map_err(|error| error.at(&schema.view))?;
+                    push(&mut statement)?;
                 }
             }
         }

@@ -331,6 +331,35 @@ def test_the_remote_store(store, remote, words, query, filtered):
     assert len(found) == 6 or filtered
 
 
+# --- FeatureStore
+
+
+def test_searches_that_find_nothing_give_empty_columns(store):
+    nothing = ComparisonFilter(type="eq", key="number", value=99)
+    for query, words, filters in (
+        (None, "zzz", None),
+        (None, "green", nothing),
+        ([1.0, 2.0], None, nothing),
+        ([1.0, 2.0], "green", nothing),
+    ):
+        found = store.retrieve_online_documents_v2(
+            features=["l2:title"], query=query, query_string=words, filters=filters, top_k=3
+        ).to_dict()
+        expected = ["title", "distance", *(["text_rank"] if words else [])]
+        assert found == {name: [] for name in expected}
+
+
+def test_configuration_may_change_while_the_store_is_in_use(folder):
+    """Feast's own tests do this."""
+    other = FeatureStore(folder)
+    other.config.online_store.text_search_enabled = False
+    ask = {"features": ["l2:title"], "query_string": "green", "top_k": 2}
+    with pytest.raises(ValueError, match="text search is off"):
+        other.retrieve_online_documents_v2(**ask)
+    other.config.online_store.text_search_enabled = True
+    assert len(other.retrieve_online_documents_v2(**ask).to_dict()["title"]) == 2
+
+
 # --- FeastVectorStore, and the retriever on top of it
 
 
