@@ -190,12 +190,16 @@ impl Engine {
             }
             Ok(SearchAnswer { rows, explanation })
         });
-        // What was under way when something failed may be half done.
-        if answer.as_ref().is_err_and(|error| !error.is_callers()) {
-            if let Some(key) = &key {
-                self.vectors.forget(key);
+        match (&answer, &key) {
+            (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
+            (Err(error), key) if !error.is_callers() => {
+                // What was under way may be half done.
+                if let Some(key) = key {
+                    self.vectors.forget(key);
+                }
+                self.rows.forget(&request.view.id);
             }
-            self.rows.forget(&request.view.id);
+            _ => {}
         }
         answer
     }

@@ -55,6 +55,18 @@ impl VectorCaches {
     pub(super) fn forget(&self, key: &CacheKey) {
         self.0.lock().remove(key);
     }
+
+    /// Forgets vectors of a length that there are none of; a query asked for them by mistake.
+    pub(super) fn forget_if_none(&self, key: &CacheKey) {
+        let mut caches = self.0.lock();
+        let is_none = caches
+            .get(key)
+            .and_then(|entry| entry.try_lock())
+            .is_some_and(|cache| cache.vectors.as_ref().is_none_or(Vectors::is_empty));
+        if is_none {
+            caches.remove(key);
+        }
+    }
 }
 
 impl Frozen {

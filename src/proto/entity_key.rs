@@ -232,6 +232,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_by_column_are_the_keys_of_the_rows() {
+        let column = |values: Vec<Val>| {
+            let val = values.into_iter().map(|val| Value { val: Some(val) }).collect();
+            RepeatedValue { val }.encode_to_vec()
+        };
+        let users = column(vec![Val::Int64(-5), Val::Int64(7)]);
+        let items = column(vec![Val::String("é".into()), Val::Bytes(vec![0])]);
+        let keys = encode_key_columns(&[("user", &users), ("item", &items)]).unwrap();
+        let rows = [
+            message(&[("user", Val::Int64(-5)), ("item", Val::String("é".into()))]),
+            message(&[("user", Val::Int64(7)), ("item", Val::Bytes(vec![0]))]),
+        ];
+        assert_eq!(keys, rows.map(|row| encode_key(&row).unwrap()));
+        let doubles = column(vec![Val::Double(1.0)]);
+        let error = encode_key_columns(&[("score", &doubles)]).unwrap_err();
+        assert!(error.message().contains("'score'") && error.message().contains("DOUBLE"));
+        assert!(encode_key_columns(&[("user", &[0xff])]).is_err());
+    }
+
+    #[test]
     fn other_kinds_are_refused_by_name() {
         let error = encode_key(&message(&[("score", Val::Double(1.0))])).unwrap_err();
         assert!(error.message().contains("'score'") && error.message().contains("DOUBLE"));

@@ -181,6 +181,17 @@ def test_the_second_search_reads_no_vectors_from_the_file(harness):
     assert {distance for _, _, distance in harness.search(view, [0, 0])} == {0}
 
 
+def test_a_wrong_query_does_not_cost_the_vectors_in_memory(harness):
+    view = vector_view(length=0, metric="L2")
+    write_points(harness, view)
+    before = harness.search(view, [3, 1])
+    sql_elsewhere(harness, "UPDATE shop_items SET embedding = zeroblob(8)")
+    for query, filters in (([1, 2, 3], None), ([3, 1], {"type": "eq", "key": "x", "value": 1})):
+        with pytest.raises(ValueError, match=r"has 3 values|nothing named 'x'"):
+            harness.find(view, query, filters=filters)
+    assert harness.search(view, [3, 1]) == before
+
+
 def test_first_generation_api(harness):
     view = vector_view(metric="L2")
     write_points(harness, view)
