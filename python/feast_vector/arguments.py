@@ -57,8 +57,11 @@ def split_requested(table: FeatureView, requested: list[str]) -> tuple[list[str]
 
 def query_vectors(
     queries: Sequence[Any] | NDArray[Any], table: FeatureView, field: str, *, many: bool = False
-) -> NDArray[np.float64]:
-    """The query, or the queries if ``many`` may be passed, as an array of shape ``(q, d)``."""
+) -> tuple[NDArray[np.float64], bool]:
+    """The query, or the queries if ``many`` may be passed, as an array of shape ``(q, d)``.
+
+    And whether they were passed as many, be there only one of them.
+    """
     place = f"feature view '{table.name}', feature '{field}'"
     try:
         vectors = np.asarray(queries, dtype=np.float64)
@@ -66,9 +69,9 @@ def query_vectors(
         message = f"{place}: the query vector has to be a list or array of numbers ({cause})"
         raise InvalidInputError(message, "invalid_query") from cause
     if vectors.ndim == 1:
-        return vectors[np.newaxis]
+        return vectors[np.newaxis], False
     if vectors.ndim == 2 and many:  # noqa: PLR2004
-        return vectors
+        return vectors, True
     message = (
         f"{place}: the query vector has the shape {vectors.shape}; it has to have one dimension"
         + (", or two for several queries" if many else "")

@@ -129,8 +129,8 @@ class VectorView:
         if query is not None:
             arguments.check_vector_search(online)
             field = self._vector_field(feature)
-            queries = arguments.query_vectors(query, self._table, field.name, many=True)
-            many = many or getattr(query, "ndim", 0) > 1 or len(queries) > 1
+            queries, several = arguments.query_vectors(query, self._table, field.name, many=True)
+            many = many or several
             searched = {
                 "feature": field.name,
                 "queries": queries,

@@ -333,9 +333,10 @@ class VectorOnlineStore(OnlineStore):
         if embedding is not None:
             arguments.check_vector_search(online)
             field = arguments.vector_field(table)
+            queries, _ = arguments.query_vectors(embedding, table, field.name)
             by_vector = {
                 "feature": field.name,
-                "queries": arguments.query_vectors(embedding, table, field.name),
+                "queries": queries,
                 "metric": arguments.metric_for(config, field, distance_metric),
             }
         features, join_keys = arguments.split_requested(table, requested)

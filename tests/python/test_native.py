@@ -90,6 +90,14 @@ def test_many_queries(items, count):
     ]
 
 
+def test_one_of_many_is_numbered_and_one_alone_is_not(items):
+    for queries in ([[3.0, 1.0]], np.array([[3.0, 1.0]])):
+        assert items.search(queries, 2, features=[])["query"].to_pylist() == [0, 0]
+    assert items.search(text=["red"], top_k=2, features=[])["query"].to_pylist() == [0, 0]
+    for query in ([3.0, 1.0], (3, 1), np.array([3, 1])):
+        assert "query" not in items.search(query, 2).schema.names
+
+
 def test_no_queries(items):
     assert items.search(np.empty((0, 2)), 4).num_rows == 0
     assert items.search(text=[], top_k=4).num_rows == 0
