@@ -12,7 +12,7 @@ from feast.repo_config import RepoConfig
 from feast.types import String
 from numpy.typing import NDArray
 
-from feast_vector import _core
+from feast_vector import _core, views
 from feast_vector.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -90,10 +90,11 @@ def check_vector_search(online: VectorOnlineStoreConfig) -> None:
 
 
 def query_texts(
-    online: VectorOnlineStoreConfig,
+    config: RepoConfig,
     table: FeatureView,
     texts: str | Sequence[str] | None,
-    has_vectors: bool,  # noqa: FBT001
+    *,
+    has_vectors: bool,
 ) -> list[str] | None:
     """The texts to search for; an empty one beside a vector is none."""
     if texts is None or (texts == "" and has_vectors):
@@ -102,8 +103,14 @@ def query_texts(
     if not several:  # A string is a sequence of strings.
         message = f"feature view '{table.name}': the text to search for has to be a string"
         raise InvalidInputError(message, "invalid_argument")
-    if online.text_search_enabled and not any(field.dtype == String for field in table.features):
-        message = f"feature view '{table.name}' has no feature of type String to search for text in"
+    if config.online_store.text_search_enabled and not views.text_features(config, table):
+        strings = [field.name for field in table.features if field.dtype == String]
+        reason = (
+            f"`text_features`, or its tag '{views.TEXT_TAG}', chooses none of: {', '.join(strings)}"
+            if strings
+            else "it has no feature of type String"
+        )
+        message = f"feature view '{table.name}' has no texts to search: {reason}"
         raise InvalidInputError(message, "text_search_off")
     return [texts] if isinstance(texts, str) else list(texts)
 

@@ -146,7 +146,9 @@ class VectorView:
             self._declaration,
             top_k=arguments.positive(top_k),
             offset=arguments.not_negative(offset, "offset"),
-            texts=arguments.query_texts(online, self._table, text, query is not None),
+            texts=arguments.query_texts(
+                self._config, self._table, text, has_vectors=query is not None
+            ),
             text_match=text_match or online.text_match,
             rrf_k=online.rrf_k if rrf_k is None else rrf_k,
             vector_weight=vector_weight,

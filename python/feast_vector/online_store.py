@@ -343,7 +343,9 @@ class VectorOnlineStore(OnlineStore):
         batch, _ = self.engine(config).search(
             views.declaration(config, table),
             top_k=arguments.positive(top_k),
-            texts=arguments.query_texts(online, table, query_string, embedding is not None),
+            texts=arguments.query_texts(
+                config, table, query_string, has_vectors=embedding is not None
+            ),
             text_match=online.text_match,
             rrf_k=online.rrf_k,
             vector_weight=online.vector_weight,

@@ -395,8 +395,20 @@ def test_which_features_are_indexed(tmp_path):
 def test_views_without_texts(texts):
     view = make_view("numbers", {"number": Int64, "other": Float64})
     texts.write(view, (key(id=1), {"number": integer(1)}, at(0)))
-    with pytest.raises(errors.InvalidInputError, match="'numbers' has no feature of type String"):
+    pattern = "'numbers' has no texts to search: it has no feature of type String"
+    with pytest.raises(errors.InvalidInputError, match=pattern):
         texts.find(view, text="apple")
+
+
+def test_a_choice_of_none_is_said_to_be(tmp_path):
+    harness = make_harness(tmp_path, text_search_enabled=True, text_features=["titel"])
+    write(harness, {1: "apple"})
+    pattern = (
+        r"'items' has no texts to search: `text_features`, or .*, chooses none of: title, body"
+    )
+    with pytest.raises(errors.InvalidInputError, match=pattern) as caught:
+        harness.find(VIEW, text="apple")
+    assert caught.value.kind == "text_search_off"
 
 
 def test_schema_changes_keep_the_index_in_step(texts):
