@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import chain
 from operator import itemgetter
@@ -66,13 +67,23 @@ class WriteStream:
         return reader.__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        yield self._first
-        for start in range(_ROWS_PER_BATCH, len(self._rows), _ROWS_PER_BATCH):
-            try:
-                yield self._batch(start)
-            except Exception as error:  # noqa: PERF203  # once in thousands of rows
-                self.error = error
-                raise
+        starts = range(_ROWS_PER_BATCH, len(self._rows), _ROWS_PER_BATCH)
+        if not starts:
+            yield self._first
+            return
+        # The next piece is made while the core, without the interpreter's lock, writes this one.
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+            pending = ahead.submit(self._batch, starts[0])
+            yield self._first
+            for following in (*starts[1:], None):
+                try:
+                    batch = pending.result()
+                except Exception as error:
+                    self.error = error
+                    raise
+                if following is not None:
+                    pending = ahead.submit(self._batch, following)
+                yield batch
 
     def _batch(self, start: int) -> pa.RecordBatch:
         rows = self._rows[start : start + _ROWS_PER_BATCH]
