@@ -32,8 +32,8 @@ def _connecting(database: object, *_: object) -> None:
     if path in _watched:
         warnings.warn(
             f"sqlite3 opens '{path}', which feast-vector uses in this process; when it closes the "
-            "file, feast-vector's locks on it are lost and data may be damaged. Open it from "
-            "another process",
+            "file, feast-vector's locks on it are lost and data may be damaged. Use "
+            "`feast_vector.sql(store, ...)`, or open it from another process",
             RuntimeWarning,
             stacklevel=4,
         )
