@@ -1,6 +1,6 @@
 //! Filters over scalars in memory, as of a snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard};
@@ -94,18 +94,21 @@ impl RowCache {
             Changes::Unknown
         };
         if let Changes::Rows(row_ids) = changes {
-            for row_id in &row_ids {
-                self.rows.remove(*row_id);
-            }
+            // Rows that are still there stay in their place.
+            let mut gone: HashSet<i64> = row_ids.iter().copied().collect();
             let rows = &mut self.rows;
             snapshot.scalars(
                 &table.schema,
                 &resident,
                 Some(&row_ids),
                 &mut |id, expires, row| {
+                    gone.remove(&id);
                     rows.put(id, expires, row);
                 },
             )?;
+            for row_id in gone {
+                rows.remove(row_id);
+            }
         } else {
             wanted.extend(resident);
             let mut attributes: Vec<Attribute> = Vec::new();

@@ -1,6 +1,6 @@
 //! Vectors in memory, as of a snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
@@ -149,12 +149,15 @@ pub(super) fn follow(
         Changes::Rows(row_ids) if row_ids.is_empty() => {}
         Changes::Rows(row_ids) => {
             let mut vectors = cache.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
-            for row_id in &row_ids {
-                vectors.remove(*row_id);
-            }
+            // Vectors that are still there stay in their place.
+            let mut gone: HashSet<i64> = row_ids.iter().copied().collect();
             snapshot.vectors_of(schema, column, &row_ids, &mut |vector| {
+                gone.remove(&vector.row_id);
                 vectors.put(&vector);
             })?;
+            for row_id in gone {
+                vectors.remove(row_id);
+            }
             cache.vectors = Some(vectors);
         }
         Changes::Unknown => {
