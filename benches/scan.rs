@@ -50,11 +50,12 @@ fn random_blocks(rows: usize, dim: usize) -> Vec<Arc<Block<f32>>> {
 
 fn compare(blocks: &[Arc<Block<f32>>], rows: usize, dim: usize, metric: Metric, threads: usize) {
     let query = Query::<f32>::new((0..dim).map(|i| ((i * 7) % 13) as f64 - 6.0), metric, 10);
+    let views: Vec<_> = blocks.iter().map(|block| block.view()).collect();
     let (mut floors, mut scans) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floors.push(milliseconds(|| read_all(blocks, threads)));
         scans.push(milliseconds(|| {
-            black_box(scan(blocks, &query, &Scope::default(), threads));
+            black_box(scan(&views, &query, &Scope::default(), threads));
         }));
     }
     let (floor, scan) = (median(floors), median(scans));

@@ -83,6 +83,8 @@ error_kinds! {
     NewerFormat = "newer_format", Format;
     /// The database is damaged.
     Damaged = "damaged", Format;
+    /// An index file is damaged or gone; what it held is searched without it, and it is built anew.
+    IndexDamaged = "index_damaged", Format;
 }
 
 /// An error: a stable kind and a sentence that says what was wrong, where, and what to do.

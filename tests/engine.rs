@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimestampMicrosecondType};
-use feast_vector::engine::{Engine, Form, SearchRequest, VectorQuery, WriteRequest};
+use feast_vector::engine::{Engine, EngineOptions, Form, SearchRequest, VectorQuery, WriteRequest};
 use feast_vector::proto::{DecodedKey, FloatSeq, Val, Value};
 use feast_vector::query::Fusion;
 use feast_vector::schema::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
@@ -31,7 +32,13 @@ fn view() -> ViewSpec {
             feature("embedding", "FLOAT_LIST", Some(DIM as u32)),
         ],
         text_features: Vec::new(),
+        vector_indexes: Vec::new(),
     }
+}
+
+fn engine_at(path: &Path, search_threads: usize) -> Engine {
+    let options = EngineOptions { search_threads, builds_indexes: false };
+    Engine::new(StoreOptions::new(path), options)
 }
 
 fn entity(id: i64) -> Vec<u8> {
@@ -106,6 +113,7 @@ fn request<'a>(
         top_k,
         offset: 0,
         features: Some(&FEATURES),
+        exact: false,
         explain: false,
         numbers_queries: false,
         form: Form::Wire,
@@ -150,8 +158,7 @@ fn brute_force(
 fn searches_agree_with_brute_force_through_writes_of_two_engines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("online.db");
-    let engines =
-        [Engine::new(StoreOptions::new(&path), 1), Engine::new(StoreOptions::new(&path), 2)];
+    let engines = [engine_at(&path, 1), engine_at(&path, 2)];
     let ids: Vec<i64> = (0..3_000).collect();
     write(&engines[0], &ids, 0);
     let mut rounds: Vec<(i64, i64)> = ids.iter().map(|id| (*id, 0)).collect();
@@ -181,7 +188,7 @@ fn searches_agree_with_brute_force_through_writes_of_two_engines() {
 #[test]
 fn reads_answer_in_the_order_of_the_keys() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = Engine::new(StoreOptions::new(folder.path().join("online.db")), 0);
+    let engine = engine_at(&folder.path().join("online.db"), 0);
     write(&engine, &[1, 2, 3], 5);
     let keys = [entity(3), entity(9), entity(1)];
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
@@ -200,7 +207,7 @@ fn reads_answer_in_the_order_of_the_keys() {
 #[test]
 fn closing_and_forking_hooks_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = Engine::new(StoreOptions::new(folder.path().join("online.db")), 0);
+    let engine = engine_at(&folder.path().join("online.db"), 0);
     write(&engine, &[1, 2, 3], 0);
     engine.close().unwrap();
     engine.before_fork();

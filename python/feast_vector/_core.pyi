@@ -46,6 +46,8 @@ class View:
         features: (name, Feast type, vector length or None) of each feature. Feast types are
             named as in ``feast.ValueType``: ``"INT64"``, ``"FLOAT_LIST"``.
         text_features: Features whose texts are to be searchable; none, if text search is off.
+        vector_indexes: (feature, metric, index type, recall) of features whose vectors are to be
+            indexed.
     """
 
     def __new__(
@@ -56,6 +58,7 @@ class View:
         join_keys: list[tuple[str, str]] = ...,
         features: list[tuple[str, str, int | None]] = ...,
         text_features: list[str] = ...,
+        vector_indexes: list[tuple[str, str, str, float]] = ...,
     ) -> View: ...
 
 @final
@@ -67,6 +70,7 @@ class Engine:
         durability: What a commit waits for: ``"full"``, ``"normal"`` or ``"off"``.
         busy_timeout: Seconds that a writer waits for other writers.
         search_threads: The most threads that one search uses; 0 for as many as there are cores.
+        builds_indexes: Whether vector indexes are built in the background.
 
     All methods raise :class:`feast_vector.errors.FeastVectorError`.
     """
@@ -78,6 +82,7 @@ class Engine:
         durability: Literal["full", "normal", "off"] = "full",
         busy_timeout: float = 30.0,
         search_threads: int = 0,
+        builds_indexes: bool = True,
     ) -> Engine: ...
     def apply(
         self,
@@ -164,6 +169,7 @@ class Engine:
         filter: list[_Condition] | None = None,  # noqa: A002
         not_before: int | None = None,
         features: list[str] | None = None,
+        exact: bool = False,
         explain: bool = False,
         numbers_queries: bool = False,
         typed: bool = False,
@@ -187,6 +193,7 @@ class Engine:
                 ``(digits,)``.
             not_before: Rows of an event time before this, in microseconds, are left out.
             features: Features of the rows; all, if not given.
+            exact: Whether every vector in question is compared, whatever index there is.
             explain: Whether to say how the rows were found.
             numbers_queries: Whether a typed answer has the column ``query``.
             typed: Whether features are answered in native types.
@@ -199,6 +206,15 @@ class Engine:
             ``text_rank`` and ``score`` (float64, the fused one). And how they were found, as JSON,
             if asked for.
         """
+
+    def optimize(self, view: View, feature: str | None = None) -> str:
+        """Build the view's vector indexes anew, or one; gives reports by feature, as JSON."""
+
+    def indexes(self, view: View) -> str:
+        """Give the view's vector indexes, their segments and what was measured, as JSON."""
+
+    def finish_builds(self, waiting: Callable[[], bool]) -> None:
+        """Wait for indexes being built of what this engine wrote, until ``waiting`` says no."""
 
     def delete(self, view: View, keys: list[bytes]) -> int:
         """Delete rows by entity key (serialized ``EntityKey``); says how many were there."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,9 @@ from feast_vector._same_process import watch
 
 if TYPE_CHECKING:
     from feast_vector.online_store import VectorOnlineStoreConfig
+
+# An exit that takes longer says why.
+_SILENT_SECONDS = 1.0
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -26,10 +32,36 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         durability=config.durability,
         busy_timeout=config.busy_timeout,
         search_threads=config.search_threads,
+        builds_indexes=config.index_builds == "background",
     )
     _live.add(engine)
     watch(path)
     return engine
+
+
+def _finish_builds() -> None:
+    """Let indexes be finished that this process has written rows for; Ctrl-C leaves them."""
+    started = time.monotonic()
+    told = False
+
+    def waiting() -> bool:
+        nonlocal told
+        if not told and time.monotonic() - started > _SILENT_SECONDS:
+            told = True
+            print("feast-vector: building the vector index (Ctrl-C leaves it)", file=sys.stderr)  # noqa: T201
+        return True
+
+    try:
+        for engine in list(_live):
+            engine.finish_builds(waiting)
+    except KeyboardInterrupt:
+        pass
+    # What is still being built, stops.
+    for engine in list(_live):
+        engine.close()
+
+
+atexit.register(_finish_builds)
 
 
 def _before_fork() -> None:

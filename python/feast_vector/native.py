@@ -106,7 +106,7 @@ class VectorView:
             weights: Weights of the rankings by vector and by text.
             rrf_k: The k of the fusion, 60 by default.
             past_ttl: Whether to find rows past the view's ttl; ``search_past_ttl``, if not given.
-            exact: Compare with every vector that passes the filter. Every search does, so far.
+            exact: Compare with every vector that passes the filter, whatever index there is.
             explain: Also return how the rows were found, as a dict.
             as_dict: Return a dict of lists instead of Arrow.
 
@@ -122,7 +122,6 @@ class VectorView:
             InvalidInputError: A wrong query, filter, metric or number; the message says which.
             NotFoundError: A feature that the view does not have.
         """
-        del exact
         online = self._config.online_store
         searched: dict[str, Any] = {}
         many = text is not None and not isinstance(text, str)
@@ -156,6 +155,7 @@ class VectorView:
             filter=None if filters is None else conditions(filters),
             not_before=None if past_ttl else views.not_before(self._table),
             features=self._chosen(features, searched.get("feature")),
+            exact=exact,
             explain=explain,
             numbers_queries=many,
             typed=True,
@@ -196,6 +196,24 @@ class VectorView:
         """How many rows there are, or pass the filter; rows past the view's ttl among them."""
         passing = None if filters is None else conditions(filters)
         return self._engine.count(self._declaration, passing)
+
+    def optimize(self, feature: str | None = None) -> dict[str, Any]:
+        """Build the indexes of the view's vectors anew, or that of one feature: one segment each.
+
+        They are built in the background anyhow, unless ``index_builds`` says otherwise; this is for
+        when they shall be at their best now. Searches and writes go on meanwhile.
+
+        Returns:
+            By feature what was built and the recall that was measured; None for a feature with so
+            few vectors that comparing them all is as fast.
+        """
+        reports: dict[str, Any] = json.loads(self._engine.optimize(self._declaration, feature))
+        return reports
+
+    def indexes(self) -> list[dict[str, Any]]:
+        """The indexes of the view's vectors: their files, and the recall measured with each."""
+        indexes: list[dict[str, Any]] = json.loads(self._engine.indexes(self._declaration))
+        return indexes
 
     def _vector_field(self, feature: str | None) -> Any:  # noqa: ANN401
         if feature is None:

@@ -55,6 +55,18 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     similarity: StrictStr | None = "cosine"
     """Metric of vector fields that declare none: ``cosine``, ``L2`` or ``inner_product``."""
 
+    index_type: Literal["auto", "flat", "ivf"] = "auto"
+    """How vectors are indexed: ``ivf`` in lists of which a search goes through the nearest,
+    ``flat`` in one, ``auto`` by how many there are. A field's tag ``feast_vector.index_type``
+    outweighs it."""
+
+    target_recall: float = Field(default=0.99, ge=views.LEAST_RECALL, le=1)
+    """The share of the true nearest rows that a search of lists is to find; measured when an index
+    is built. A field's tag ``feast_vector.target_recall`` outweighs it."""
+
+    index_builds: Literal["background", "on_demand"] = "background"
+    """Whether vector indexes are built in the background, or by ``feast-vector optimize`` alone."""
+
     text_search_enabled: StrictBool = False
     """Whether the texts of a view's String features are indexed and may be searched."""
 
@@ -410,7 +422,13 @@ class VectorOnlineStore(OnlineStore):
         online = config.online_store
         path = _path(config)
         # Feast's tests, and some users, change a config that is in use.
-        key = (path, online.durability, online.busy_timeout, online.search_threads)
+        key = (
+            path,
+            online.durability,
+            online.busy_timeout,
+            online.search_threads,
+            online.index_builds,
+        )
         engine = self._engines.get(key)
         if engine is None:
             engine = self._engines.setdefault(key, open_engine(path, online))

@@ -17,6 +17,16 @@ from feast_vector.errors import InvalidInputError
 TEXT_TAG = "feast_vector.text_features"
 """The tag of a view that names the features whose texts are searched, with commas between them."""
 
+INDEX_TYPE_TAG = "feast_vector.index_type"
+"""The tag of a field that says how its vectors are indexed: ``auto``, ``flat`` or ``ivf``."""
+
+RECALL_TAG = "feast_vector.target_recall"
+"""The tag of a field that says what share of the true nearest rows a search is to find."""
+
+INDEX_TYPES = ("auto", "flat", "ivf")
+
+LEAST_RECALL = 0.5
+
 # Names that `feast.utils._distance_to_score` has for the inner product.
 _FEASTS_PRODUCTS = ("inner_product", "ip", "dot")
 
@@ -42,7 +52,43 @@ def declaration(config: RepoConfig, table: FeatureView) -> _core.View:
             for field in table.features
         ],
         text_features=text_features(config, table),
+        vector_indexes=vector_indexes(config, table),
     )
+
+
+def vector_indexes(config: RepoConfig, table: FeatureView) -> list[tuple[str, str, str, float]]:
+    """The features whose vectors are searched: name, metric, index type and recall.
+
+    A field's tags outweigh the configuration.
+    """
+    online = config.online_store
+    indexes = []
+    for field in table.features:
+        if not field.vector_index or not online.vector_enabled:
+            continue
+        tags = field.tags or {}
+        index_type = tags.get(INDEX_TYPE_TAG, online.index_type)
+        recall = tags.get(RECALL_TAG, online.target_recall)
+        place = f"feature view '{table.name}', feature '{field.name}'"
+        if index_type not in INDEX_TYPES:
+            message = (
+                f"{place}, tag '{INDEX_TYPE_TAG}': '{index_type}' is none of "
+                f"{', '.join(INDEX_TYPES)}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+        try:
+            recall = float(recall)
+        except ValueError:
+            recall = 0.0
+        if not LEAST_RECALL <= recall <= 1:
+            message = (
+                f"{place}, tag '{RECALL_TAG}': '{tags.get(RECALL_TAG)}' is no number from "
+                f"{LEAST_RECALL} to 1"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+        metric = field.vector_search_metric or online.similarity or "cosine"
+        indexes.append((field.name, metric, index_type, recall))
+    return indexes
 
 
 def text_features(config: RepoConfig, table: FeatureView) -> list[str]:

@@ -1,9 +1,12 @@
 //! The facade: everything that can be asked of an online store, in Arrow terms.
 
 mod answer;
+mod builder;
 mod features;
 mod filters;
 mod gate;
+mod indexes;
+mod indexing;
 mod ranking;
 mod read;
 mod search;
@@ -23,9 +26,11 @@ use crate::schema::{ViewId, ViewSpec};
 use crate::store::{self, Store, StoreOptions};
 
 pub use answer::Form;
+use builder::Builder;
 pub use features::{FeatureRequest, FeaturesAnswer};
 use filters::RowCaches;
 use gate::Gate;
+pub use indexing::IndexSettings;
 pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};
 use texts::TextCaches;
 use vectors::VectorCaches;
@@ -42,20 +47,31 @@ pub struct Engine {
     rows: RowCaches,
     texts: TextCaches,
     gate: Gate,
-    search_threads: usize,
+    builder: Builder,
+    options: EngineOptions,
+}
+
+/// How an engine uses its machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EngineOptions {
+    /// The most threads that one search uses; 0 means as many as there are cores.
+    pub search_threads: usize,
+    /// Whether vector indexes are built in the background; otherwise by [`Engine::optimize`] alone.
+    pub builds_indexes: bool,
 }
 
 impl Engine {
-    /// An engine over the file. `search_threads` is the most that one search uses; 0 means as many
-    /// as there are cores.
-    pub fn new(options: StoreOptions, search_threads: usize) -> Self {
+    /// An engine over the file.
+    pub fn new(store: StoreOptions, options: EngineOptions) -> Self {
+        let store = Store::new(store);
         Self {
-            store: Store::new(options),
+            builder: Builder::new(store.sibling(), cores()),
+            store,
             vectors: VectorCaches::default(),
             rows: RowCaches::default(),
             texts: TextCaches::default(),
             gate: Gate::new(),
-            search_threads,
+            options,
         }
     }
 
@@ -95,12 +111,15 @@ impl Engine {
             }
             Ok(())
         })?;
+        self.delete_lost_index_files()?;
         self.store.compact()
     }
 
     /// Closes every connection and lets go of all vectors. The next call opens anew.
     pub fn close(&self) -> Result<()> {
         let _entered = self.gate.enter()?;
+        self.builder.stop();
+        self.builder.resume();
         self.store.disconnect();
         self.vectors.clear();
         self.rows.clear();
@@ -113,6 +132,7 @@ impl Engine {
     /// through a fork (<https://sqlite.org/howtocorrupt.html>, section 2.6). Cached vectors stay,
     /// shared with the child.
     pub fn before_fork(&self) {
+        self.builder.stop();
         if self.gate.shut() {
             self.store.disconnect();
         }
@@ -120,8 +140,13 @@ impl Engine {
 
     /// To be called after the fork, in the parent and in the child.
     pub fn after_fork(&self) {
+        self.builder.resume();
         self.gate.open();
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The clock: microseconds since 1970-01-01 UTC.
@@ -132,8 +157,8 @@ fn now() -> store::Micros {
 impl Engine {
     /// The cores, shared among the operations under way.
     fn threads_for_one_search(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let most = if self.search_threads == 0 { cores() } else { self.search_threads };
+        let asked = self.options.search_threads;
+        let most = if asked == 0 { cores() } else { asked };
         (most / self.gate.inside().max(1)).max(1)
     }
 }

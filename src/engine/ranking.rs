@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::search::{Found, Moment, TextQuery, VectorQuery, text_search_is_off};
 use super::texts::Ranked;
 use crate::error::Result;
+use crate::index::{How, Reach, Strategy};
 use crate::query::reciprocal_rank;
 use crate::schema::Column;
 use crate::store::TextPlan;
@@ -24,7 +25,7 @@ impl Moment<'_, '_, '_> {
         let request = self.request;
         let mut explanation = request.explain.then(|| self.outline());
         let found = match (request.vectors, request.texts) {
-            (Some(vectors), None) => self.by_vector(&vectors),
+            (Some(vectors), None) => self.by_vector(&vectors, explanation.as_mut())?,
             (None, Some(texts)) => self.by_text(&texts, explanation.as_mut())?,
             (Some(vectors), Some(texts)) => self.by_both(&vectors, &texts, explanation.as_mut())?,
             (None, None) => Vec::new(),
@@ -38,14 +39,12 @@ impl Moment<'_, '_, '_> {
         if let Some(passing) = &self.passing {
             outline["rows_passing_filter"] = json!(passing.len());
         }
-        if let (Some((column, vectors)), Some(query)) = (&self.vectors, self.request.vectors) {
-            outline["vectors"] = json!(vectors.len());
+        if let (Some((column, followed)), Some(query)) = (&self.vectors, self.request.vectors) {
+            outline["vectors"] = json!(followed.vectors.len());
+            outline["vectors_in_no_segment"] = json!(followed.extent.loose);
+            outline["segments"] = json!(followed.vectors.parts().len());
             outline["feature"] = json!(column.feature);
             outline["metric"] = json!(query.metric.name());
-            outline["strategy"] = json!(match &self.passing {
-                None => "exact scan of all vectors",
-                Some(_) => "exact scan of the vectors that pass the filter",
-            });
         }
         if let (Some(_), Some(_)) = (self.request.vectors, self.request.texts) {
             let fusion = self.request.fusion;
@@ -72,23 +71,56 @@ impl Moment<'_, '_, '_> {
         rows.into_iter().skip(self.request.offset).take(self.request.top_k)
     }
 
-    fn nearest(&self, vectors: &VectorQuery<'_>, count: usize) -> Vec<Vec<Hit>> {
-        let Some((_, frozen)) = &self.vectors else {
-            return Vec::new();
+    fn nearest(
+        &self,
+        vectors: &VectorQuery<'_>,
+        count: usize,
+        explanation: Option<&mut Json>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let Some((_, followed)) = &self.vectors else {
+            return Ok(Vec::new());
         };
-        let mut answers =
-            frozen.search(&vectors.queries, vectors.metric, count, &self.scope(), self.threads);
+        let how = How {
+            scope: self.scope(),
+            threads: self.threads,
+            exact: self.request.exact,
+            reach: Reach::Measured,
+        };
+        let (mut answers, strategy) =
+            followed.vectors.search(&vectors.queries, vectors.metric, count, &how)?;
+        if let Some(explanation) = explanation {
+            self.explain_vectors(strategy, explanation);
+        }
         if let Some(most) = vectors.max_distance {
             for hits in &mut answers {
                 hits.retain(|hit| hit.distance <= most);
             }
         }
-        answers
+        Ok(answers)
     }
 
-    fn by_vector(&self, vectors: &VectorQuery<'_>) -> Vec<Found> {
+    fn explain_vectors(&self, strategy: Strategy, explanation: &mut Json) {
+        explanation["strategy"] = json!(match (strategy, &self.passing) {
+            (Strategy::Index(_), _) => "index",
+            (Strategy::Exact, None) => "exact scan of all vectors",
+            (Strategy::Exact, Some(_)) => "exact scan of the vectors that pass the filter",
+        });
+        if let Strategy::Index(effort) = strategy {
+            explanation["lists_probed"] = json!(effort.lists);
+            explanation["codes_scanned"] = json!(effort.scanned);
+            explanation["codes_refined"] = json!(effort.refined);
+            explanation["vectors_measured"] = json!(effort.measured);
+        }
+    }
+
+    fn by_vector(
+        &self,
+        vectors: &VectorQuery<'_>,
+        explanation: Option<&mut Json>,
+    ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        for (query, hits) in self.nearest(vectors, self.depth()).into_iter().enumerate() {
+        let nearest = self.nearest(vectors, self.depth(), explanation)?;
+        for (query, hits) in nearest.into_iter().enumerate() {
             found.extend(self.page(hits).map(|Hit { row_id, distance }| Found {
                 query,
                 row_id,
@@ -97,7 +129,7 @@ impl Moment<'_, '_, '_> {
                 score: None,
             }));
         }
-        found
+        Ok(found)
     }
 
     fn by_text(
@@ -132,7 +164,7 @@ impl Moment<'_, '_, '_> {
         };
         let window = self.window();
         let fusion = self.request.fusion;
-        let nearest = self.nearest(vectors, window);
+        let nearest = self.nearest(vectors, window, explanation.as_deref_mut())?;
         let mut found = Vec::new();
         for (query, (hits, text)) in nearest.into_iter().zip(texts.queries).enumerate() {
             let plan = self.plan(text, texts)?;
@@ -176,12 +208,12 @@ impl Moment<'_, '_, '_> {
         distances: &mut HashMap<i64, f64>,
     ) -> Result<()> {
         let unknown: Vec<i64> = row_ids.filter(|id| !distances.contains_key(id)).collect();
-        let Some((_, frozen)) = self.vectors.as_ref().filter(|_| !unknown.is_empty()) else {
+        let Some((_, followed)) = self.vectors.as_ref().filter(|_| !unknown.is_empty()) else {
             return Ok(());
         };
         let query = vectors.queries.slice(ndarray::s![query..=query, ..]);
         let metric: Metric = vectors.metric;
-        distances.extend(frozen.measure(
+        distances.extend(followed.vectors.measure(
             self.snapshot,
             self.table,
             column,

@@ -1,6 +1,7 @@
 //! Search by vector, by text, or by both: finding the rows, and reading their features in the same
 //! snapshot.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use super::answer::{Form, answer, features_of};
 use super::texts::TextCaches;
-use super::vectors::{Frozen, VectorCache, follow, wrong_length};
+use super::vectors::{CacheKey, Followed, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::{Filter, Fusion, Resolved};
@@ -17,6 +18,10 @@ use crate::schema::{Column, Element, TableSchema, ViewSpec};
 use crate::store::{Micros, Snapshot, TableState};
 use crate::text::TextMatch;
 use crate::vector::{Metric, RowSet, Scope};
+
+/// How often a search is tried whose index files turn out to be damaged or gone: the last time
+/// without them.
+const TRIES: usize = 4;
 
 /// What to look for by nearness.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +67,8 @@ pub struct SearchRequest<'a> {
     pub offset: usize,
     /// Features of the rows found; `None` for all.
     pub features: Option<&'a [String]>,
+    /// Whether every vector in question is compared, whatever index there is.
+    pub exact: bool,
     /// Whether to say how the rows were found.
     pub explain: bool,
     /// Whether a typed answer has the column `query`, the number of the query that found a row.
@@ -95,7 +102,7 @@ pub(super) struct Moment<'a, 'r, 's> {
     pub(super) request: &'a SearchRequest<'r>,
     pub(super) snapshot: &'a Snapshot<'s>,
     pub(super) table: &'a TableState,
-    pub(super) vectors: Option<(&'a Column, Frozen)>,
+    pub(super) vectors: Option<(&'a Column, Followed)>,
     pub(super) passing: Option<RowSet>,
     pub(super) texts: &'a TextCaches,
     pub(super) now: Micros,
@@ -127,20 +134,54 @@ impl Engine {
     pub fn search(&self, request: &SearchRequest<'_>) -> Result<SearchAnswer> {
         let _entered = self.gate.enter()?;
         check(request)?;
-        let started = Instant::now();
         if request.texts.is_some() {
             self.ensure_text_index(request.view)?;
         }
         let key = request.vectors.map(|vectors| {
             (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
         });
-        let vectors = key.clone().map(|key| self.vectors.entry(key));
+        for tried in 0..TRIES {
+            let index = Cell::new((0, 0));
+            let answer = self.search_once(request, key.as_ref(), &index);
+            match (&answer, &key) {
+                (Err(error), Some(key)) if error.kind() == ErrorKind::IndexDamaged => {
+                    // Another process may just have replaced the file.
+                    self.vectors.forget(key);
+                    if tried + 2 >= TRIES {
+                        self.give_up_index(request, key, index.get(), error);
+                    }
+                    continue;
+                }
+                (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
+                (Err(error), key) if !error.is_callers() => {
+                    // What was under way may be half done.
+                    if let Some(key) = key {
+                        self.vectors.forget(key);
+                    }
+                    self.rows.forget(&request.view.id);
+                }
+                _ => {}
+            }
+            return answer;
+        }
+        Err(Error::new(ErrorKind::Io, "the index files change faster than they can be read"))
+    }
+
+    /// One attempt. Leaves in `index` which table's index was used, and its version.
+    fn search_once(
+        &self,
+        request: &SearchRequest<'_>,
+        key: Option<&CacheKey>,
+        index: &Cell<(i64, i64)>,
+    ) -> Result<SearchAnswer> {
+        let started = Instant::now();
+        let vectors = key.map(|key| self.vectors.entry(key.clone()));
         let may_filter = request.filter.is_some() || request.texts.is_some();
         let rows = may_filter.then(|| self.rows.entry(&request.view.id));
         // What is resident is locked before the snapshot is taken, so that it can only be behind.
         let vectors = vectors.as_ref().map(|entry| entry.lock());
         let rows = rows.as_ref().map(|entry| entry.upgradable_read());
-        let answer = self.store.read(|snapshot| {
+        self.store.read(|snapshot| {
             let table = snapshot.table(&request.view.id)?;
             let schema = table.as_ref().map(|table| table.schema.as_ref());
             let features = features_of(request.view, schema, request.features);
@@ -152,6 +193,7 @@ impl Engine {
                 let explanation = request.explain.then(|| json!({ "rows": 0 }));
                 return Ok(SearchAnswer { rows, explanation });
             };
+            index.set((table.schema.table_id, table.index_version));
             let filter = request.filter.map(|filter| filter.resolve(&table.schema)).transpose()?;
             let column = request
                 .vectors
@@ -159,7 +201,10 @@ impl Engine {
                 .transpose()?;
             let vectors = match (vectors, column) {
                 (Some(cache), Some((column, dim))) => {
-                    Some((column, follow(cache, snapshot, table, column, dim)?))
+                    let folder = self.store.index_folder();
+                    let followed = follow(cache, snapshot, table, column, dim, &folder)?;
+                    self.request_index(request, &followed);
+                    Some((column, followed))
                 }
                 _ => None,
             };
@@ -189,19 +234,7 @@ impl Engine {
                 });
             }
             Ok(SearchAnswer { rows, explanation })
-        });
-        match (&answer, &key) {
-            (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
-            (Err(error), key) if !error.is_callers() => {
-                // What was under way may be half done.
-                if let Some(key) = key {
-                    self.vectors.forget(key);
-                }
-                self.rows.forget(&request.view.id);
-            }
-            _ => {}
-        }
-        answer
+        })
     }
 
     /// Has the index that a search for text needs: built, if text search was switched on for a

@@ -1,18 +1,21 @@
-//! Vectors in memory, as of a snapshot.
+//! The vectors of a feature as of a snapshot: those in index files, and in memory the others.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Resident, VectorSet, measure};
+use crate::index::{
+    Damage, How, Part, Probes, Resident, Segment, SegmentSize, Strategy, VectorSet, measure,
+};
 use crate::schema::{Column, Element, ViewId};
-use crate::store::{Changes, Snapshot, StoredVector, TableState};
-use crate::vector::{Hit, Metric, Query, Real, RowMeta, Scope};
+use crate::store::{Changes, IndexId, SegmentEntry, Snapshot, StoredVector, TableState};
+use crate::vector::{Hit, Metric, Query, Real, RowMeta};
 
-/// Vectors in memory, by (view, feature, length).
+/// What is known of vectors, by (view, feature, length).
 #[derive(Debug, Default)]
 pub(super) struct VectorCaches(Mutex<HashMap<CacheKey, Arc<Mutex<VectorCache>>>>);
 
@@ -24,7 +27,12 @@ pub(super) struct VectorCache {
     table_id: i64,
     generation: i64,
     seq: i64,
+    index_version: i64,
+    /// The vectors that are in no segment.
     vectors: Option<Vectors>,
+    parts: Vec<Part>,
+    /// The version of an index that was found to be damaged, and is not used any more.
+    broken: Option<(i64, i64)>,
     /// The length of a vector that was left out for it, to say so in an error.
     other_length: Option<usize>,
 }
@@ -59,10 +67,9 @@ impl VectorCaches {
     /// Forgets vectors of a length that there are none of; a query asked for them by mistake.
     pub(super) fn forget_if_none(&self, key: &CacheKey) {
         let mut caches = self.0.lock();
-        let is_none = caches
-            .get(key)
-            .and_then(|entry| entry.try_lock())
-            .is_some_and(|cache| cache.vectors.as_ref().is_none_or(Vectors::is_empty));
+        let is_none = caches.get(key).and_then(|entry| entry.try_lock()).is_some_and(|cache| {
+            cache.parts.is_empty() && cache.vectors.as_ref().is_none_or(|all| all.len() == 0)
+        });
         if is_none {
             caches.remove(key);
         }
@@ -78,19 +85,27 @@ impl Frozen {
         }
     }
 
-    /// The nearest rows to each of the queries.
+    /// The segments.
+    pub(super) fn parts(&self) -> &[Part] {
+        match self {
+            Self::F32(set) => set.parts(),
+            Self::F64(set) => set.parts(),
+        }
+    }
+
+    /// The nearest rows to each of the queries, and how they were found.
     pub(super) fn search(
         &self,
         queries: &ArrayView2<'_, f64>,
         metric: Metric,
         top_k: usize,
-        scope: &Scope<'_>,
-        threads: usize,
-    ) -> Vec<Vec<Hit>> {
+        how: &How<'_>,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy)> {
         match self {
-            Self::F32(set) => set.search(&prepared(queries, metric, top_k), scope, threads),
-            Self::F64(set) => set.search(&prepared(queries, metric, top_k), scope, threads),
+            Self::F32(set) => set.search(&prepared(queries, metric, top_k), how),
+            Self::F64(set) => set.search(&prepared(queries, metric, top_k), how),
         }
+        .map_err(|damage| damaged(&damage))
     }
 
     /// The distances of rows that a search by text found; null for one without a vector.
@@ -130,57 +145,200 @@ pub(super) fn wrong_length(query: usize, stored: usize) -> Error {
     )
 }
 
+/// Where an index is, and how big it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// Vectors in no segment.
+    pub(super) loose: usize,
+    /// Bytes of a vector.
+    pub(super) row_bytes: usize,
+    /// Whether there is an index that cannot be used.
+    pub(super) is_broken: bool,
+}
+
+/// What a search has of a feature's vectors.
+pub(super) struct Followed {
+    pub(super) vectors: Frozen,
+    pub(super) extent: Extent,
+}
+
+impl Followed {
+    /// The sizes of the segments.
+    pub(super) fn sizes(&self) -> Vec<SegmentSize> {
+        self.vectors.parts().iter().map(size_of_part).collect()
+    }
+}
+
+pub(super) fn size_of_part(part: &Part) -> SegmentSize {
+    SegmentSize { live: part.live, dead: part.segment.header().rows - part.live }
+}
+
+/// The error that a damaged index file is, until it is dealt with.
+pub(super) fn damaged(damage: &Damage) -> Error {
+    Error::new(ErrorKind::IndexDamaged, damage.to_string())
+}
+
+/// The element that a column's vectors are searched in.
+pub(super) fn element_bytes(column: &Column) -> usize {
+    match column.kind.vector_element() {
+        Some(Element::F32) => size_of::<f32>(),
+        _ => size_of::<f64>(),
+    }
+}
+
+/// Opens a segment and takes out the rows that the manifest says are dead.
+pub(super) fn open_part(
+    folder: &Path,
+    entry: &SegmentEntry,
+    element_bytes: usize,
+    known: Option<Arc<Segment>>,
+) -> std::result::Result<Part, Damage> {
+    let segment = match known {
+        Some(segment) => segment,
+        None => Arc::new(Segment::open(&folder.join(&entry.file), entry.stamp)?),
+    };
+    if segment.header().element_bytes != element_bytes {
+        return Err(Damage::new("it holds numbers of another type than the column does now"));
+    }
+    let report: serde_json::Value = serde_json::from_str(&entry.report).unwrap_or_default();
+    let exact = report["exact"].as_bool().unwrap_or(false);
+    let mut part = Part::new(segment, Probes::from_json(&report["probes"]), exact);
+    for row_id in &entry.dead {
+        part.bury(*row_id)?;
+    }
+    Ok(part)
+}
+
 /// Brings the cache to the snapshot's state and gives the vectors as of then.
+///
+/// # Errors
+/// [`ErrorKind::IndexDamaged`] where an index file cannot be used.
 pub(super) fn follow(
     mut cache: MutexGuard<'_, VectorCache>,
     snapshot: &Snapshot<'_>,
     table: &TableState,
     column: &Column,
     length: usize,
-) -> Result<Frozen> {
+    folder: &Path,
+) -> Result<Followed> {
     let schema = &table.schema;
-    let same_table = cache.table_id == schema.table_id && cache.generation == schema.generation;
+    let same_index = (cache.table_id, cache.generation, cache.index_version)
+        == (schema.table_id, schema.generation, table.index_version);
+    let is_whole = cache.parts.iter().all(|part| part.segment.is_unchanged());
     let changes = match &cache.vectors {
-        Some(_) if same_table && cache.seq == table.last_seq => Changes::Rows(Vec::new()),
-        Some(_) if same_table => snapshot.changes_since(table, cache.seq)?,
+        Some(_) if same_index && is_whole && cache.seq == table.last_seq => {
+            Changes::Rows(Vec::new())
+        }
+        Some(_) if same_index && is_whole => snapshot.changes_since(table, cache.seq)?,
         _ => Changes::Unknown,
     };
     match changes {
         Changes::Rows(row_ids) if row_ids.is_empty() => {}
-        Changes::Rows(row_ids) => {
-            let mut vectors = cache.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
-            // Vectors that are still there stay in their place.
-            let mut gone: HashSet<i64> = row_ids.iter().copied().collect();
-            snapshot.vectors_of(schema, column, &row_ids, &mut |vector| {
-                gone.remove(&vector.row_id);
-                vectors.put(&vector);
-            })?;
-            for row_id in gone {
-                vectors.remove(row_id);
-            }
-            cache.vectors = Some(vectors);
-        }
+        Changes::Rows(row_ids) => cache.take_changes(snapshot, table, column, length, &row_ids)?,
         Changes::Unknown => {
-            cache.vectors = None;
-            cache.other_length = None;
-            let mut vectors = Vectors::new(column, length);
-            let mut other_length = None;
-            snapshot.vectors(schema, column, &mut |vector| {
-                if !vectors.put(&vector) {
-                    other_length = Some(vector.bytes.len() / vector.element.width());
-                }
-            })?;
-            cache.other_length = other_length;
-            cache.vectors = Some(vectors);
+            if !is_whole {
+                cache.parts.clear();
+            }
+            cache.load(snapshot, table, column, length, folder)?;
         }
     }
-    (cache.table_id, cache.generation, cache.seq) =
-        (schema.table_id, schema.generation, table.last_seq);
-    match (&cache.vectors, cache.other_length) {
-        (Some(vectors), Some(stored)) if vectors.is_empty() => Err(wrong_length(length, stored)
+    (cache.table_id, cache.generation, cache.seq, cache.index_version) =
+        (schema.table_id, schema.generation, table.last_seq, table.index_version);
+    let extent = Extent {
+        loose: cache.vectors.as_ref().map_or(0, Vectors::len),
+        row_bytes: length * element_bytes(column),
+        is_broken: cache.broken.is_some(),
+    };
+    let vectors = match &cache.vectors {
+        Some(vectors) => vectors.freeze(cache.parts.clone()),
+        None => Vectors::new(column, length).freeze(Vec::new()),
+    };
+    match cache.other_length {
+        Some(stored) if vectors.len() == 0 => Err(wrong_length(length, stored)
             .at(format_args!("{}, feature '{}'", schema.view, column.feature))),
-        (Some(vectors), _) => Ok(vectors.freeze()),
-        (None, _) => Ok(Vectors::new(column, length).freeze()),
+        _ => Ok(Followed { vectors, extent }),
+    }
+}
+
+impl VectorCache {
+    /// Does without the index from now on, until there is another.
+    pub(super) fn give_up_index(&mut self, table_id: i64, index_version: i64) {
+        *self = Self { broken: Some((table_id, index_version)), ..Self::default() };
+    }
+
+    fn take_changes(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        table: &TableState,
+        column: &Column,
+        length: usize,
+        row_ids: &[i64],
+    ) -> Result<()> {
+        // Taken out of the cache, so that an error on the way leaves none that is half done.
+        let mut vectors = self.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
+        for part in &mut self.parts {
+            for row_id in row_ids {
+                part.bury(*row_id).map_err(|damage| damaged(&damage))?;
+            }
+        }
+        // Vectors that are still there stay in their place.
+        let mut gone: HashSet<i64> = row_ids.iter().copied().collect();
+        snapshot.vectors_of(&table.schema, column, row_ids, &mut |vector| {
+            gone.remove(&vector.row_id);
+            vectors.put(&vector);
+        })?;
+        for row_id in gone {
+            vectors.remove(row_id);
+        }
+        self.vectors = Some(vectors);
+        Ok(())
+    }
+
+    /// Starts from the index, if there is one that can be used, otherwise from the table.
+    fn load(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        table: &TableState,
+        column: &Column,
+        length: usize,
+        folder: &Path,
+    ) -> Result<()> {
+        let known: HashMap<u64, Arc<Segment>> = std::mem::take(&mut self.parts)
+            .into_iter()
+            .map(|part| (part.segment.header().stamp, part.segment))
+            .collect();
+        (self.vectors, self.other_length) = (None, None);
+        let id = IndexId { table_id: table.schema.table_id, column_id: column.id, dim: length };
+        let version = (table.schema.table_id, table.index_version);
+        if self.broken != Some(version) {
+            self.broken = None;
+            if let Some(index) = snapshot.index(id)? {
+                let changes = snapshot.changes_since(table, index.seq)?;
+                if let Changes::Rows(row_ids) = changes {
+                    for entry in &index.segments {
+                        let known = known.get(&entry.stamp).cloned();
+                        let part = open_part(folder, entry, element_bytes(column), known);
+                        self.parts.push(part.map_err(|damage| {
+                            let file = folder.join(&entry.file);
+                            damaged(&damage).at(format_args!("index file '{}'", file.display()))
+                        })?);
+                    }
+                    return self.take_changes(snapshot, table, column, length, &row_ids);
+                }
+                // So much has changed that the index is not worth following the changes.
+                self.broken = Some(version);
+            }
+        }
+        let mut vectors = Vectors::new(column, length);
+        let mut other_length = None;
+        snapshot.vectors(&table.schema, column, &mut |vector| {
+            if !vectors.put(&vector) {
+                other_length = Some(vector.bytes.len() / vector.element.width());
+            }
+        })?;
+        self.other_length = other_length;
+        self.vectors = Some(vectors);
+        Ok(())
     }
 }
 
@@ -208,17 +366,17 @@ impl Vectors {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    fn len(&self) -> usize {
         match self {
-            Self::F32(resident) => resident.is_empty(),
-            Self::F64(resident) => resident.is_empty(),
+            Self::F32(resident) => resident.len(),
+            Self::F64(resident) => resident.len(),
         }
     }
 
-    fn freeze(&self) -> Frozen {
+    fn freeze(&self, parts: Vec<Part>) -> Frozen {
         match self {
-            Self::F32(resident) => Frozen::F32(resident.snapshot()),
-            Self::F64(resident) => Frozen::F64(resident.snapshot()),
+            Self::F32(resident) => Frozen::F32(VectorSet::new(resident.blocks(), parts)),
+            Self::F64(resident) => Frozen::F64(VectorSet::new(resident.blocks(), parts)),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Engine {
         let _entered = self.gate.enter()?;
         let features: Vec<String> =
             schema.fields().iter().skip(FEATURES).map(|field| field.name().clone()).collect();
-        self.store.write(|txn| {
+        let counts = self.store.write(|txn| {
             let now = now();
             let ttl = request.ttl_seconds.map(|seconds| {
                 i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
@@ -57,7 +57,9 @@ impl Engine {
                 write_batch(&mut writer, &batch.map_err(arrow_error)?)?;
             }
             writer.finish()
-        })
+        })?;
+        self.request_indexes(view);
+        Ok(counts)
     }
 }
 

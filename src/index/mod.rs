@@ -1,9 +1,65 @@
 //! What is resident in memory, following the commits of every process through the store's change
-//! log: `resident`, the vectors of a (view, feature, length); `rows`, the scalars of a view that
-//! filters compare.
+//! log, and the index files.
+//!
+//! * `resident`: the vectors of a (view, feature, length) that no index file has;
+//! * `rows`: the scalars of a view that filters compare;
+//! * `segment`, `format`: index files; `build`, `measure`: making them; `search`: searching them;
+//!   `set`: a search over segments and resident vectors together; `plan`: when what is built.
 
+mod build;
+mod file;
+mod format;
+mod measure;
+mod plan;
+mod probes;
 mod resident;
 mod rows;
+mod search;
+mod segment;
+mod set;
+mod staging;
 
-pub use resident::{Resident, VectorSet, measure};
+pub use build::{BuildOptions, Built, IndexType, build, can_index};
+pub use format::Header;
+pub use plan::{MIN_BYTES, Plan, SegmentSize, plan};
+pub use probes::Probes;
+pub use resident::{Resident, measure};
 pub use rows::{Cell, CellColumn, Rows};
+pub use search::{Effort, Reach};
+pub use segment::Segment;
+pub use set::{How, Part, Strategy, VectorSet};
+pub use staging::{Staged, Staging};
+
+#[cfg(test)]
+mod tests;
+
+/// What is wrong with an index file. Nothing is lost by it: all that is in one can be made anew
+/// from the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    message: String,
+    missing: bool,
+}
+
+impl Damage {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), missing: false }
+    }
+
+    pub(crate) fn missing() -> Self {
+        Self { message: "it is not there".to_owned(), missing: true }
+    }
+
+    /// Whether the file is not there at all: perhaps another process has just replaced it.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Damage {}

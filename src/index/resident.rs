@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::schema::Element;
-use crate::vector::{BLOCK_ROWS, Block, Hit, Query, Real, RowMeta, Scope, scan_many};
+use crate::vector::{BLOCK_ROWS, Block, Query, Real, RowMeta};
 
 /// The vectors of one feature and one length.
 #[derive(Debug)]
@@ -13,12 +13,6 @@ pub struct Resident<T> {
     blocks: Vec<Arc<Block<T>>>,
     slots: HashMap<i64, usize>,
     scratch: Vec<T>,
-}
-
-/// The vectors as they were at one moment; cheap to take, unaffected by later changes.
-#[derive(Debug, Clone)]
-pub struct VectorSet<T> {
-    blocks: Vec<Arc<Block<T>>>,
 }
 
 impl<T: Real> Resident<T> {
@@ -84,26 +78,9 @@ impl<T: Real> Resident<T> {
         }
     }
 
-    /// The vectors as they are now.
-    pub fn snapshot(&self) -> VectorSet<T> {
-        VectorSet { blocks: self.blocks.clone() }
-    }
-}
-
-impl<T: Real> VectorSet<T> {
-    /// Number of vectors.
-    pub fn len(&self) -> usize {
-        self.blocks.iter().map(|block| block.len()).sum()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
-    /// The nearest rows to each query, by an exact scan; see [`scan_many`].
-    pub fn search(&self, queries: &[Query<T>], scope: &Scope<'_>, threads: usize) -> Vec<Vec<Hit>> {
-        scan_many(&self.blocks, queries, scope, threads)
+    /// The vectors as they are now, in blocks that later changes leave alone.
+    pub fn blocks(&self) -> Vec<Arc<Block<T>>> {
+        self.blocks.clone()
     }
 }
 
@@ -123,7 +100,7 @@ pub fn measure<T: Real>(
     Some(query.measure(&vector)).filter(|distance| distance.is_finite())
 }
 
-fn read_elements<T: Real>(element: Element, bytes: &[u8], out: &mut Vec<T>) {
+pub(super) fn read_elements<T: Real>(element: Element, bytes: &[u8], out: &mut Vec<T>) {
     match element {
         Element::F32 => {
             let (chunks, _) = bytes.as_chunks();
@@ -152,10 +129,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::vector::Metric;
+    use crate::vector::{Hit, Metric, Scope, scan};
 
-    fn contents(set: &VectorSet<f32>) -> BTreeMap<i64, Vec<f32>> {
-        set.blocks
+    fn contents(blocks: &[Arc<Block<f32>>]) -> BTreeMap<i64, Vec<f32>> {
+        blocks
             .iter()
             .flat_map(|block| {
                 (0..block.len()).map(|slot| (block.row_ids()[slot], block.vector(slot).to_vec()))
@@ -180,11 +157,11 @@ mod tests {
                     model.remove(row);
                 }
                 if at == operations.len() / 2 {
-                    earlier = Some((resident.snapshot(), model.clone()));
+                    earlier = Some((resident.blocks(), model.clone()));
                 }
             }
             prop_assert_eq!(resident.len(), model.len());
-            prop_assert_eq!(contents(&resident.snapshot()), model);
+            prop_assert_eq!(contents(&resident.blocks()), model);
             if let Some((snapshot, model)) = earlier {
                 prop_assert_eq!(contents(&snapshot), model);
             }
@@ -198,8 +175,10 @@ mod tests {
         assert!(resident.put(RowMeta::plain(2), Element::I32, &(-7i32).to_le_bytes()));
         assert!(!resident.put(RowMeta::plain(1), Element::F64, &[0; 16]));
         let queries = [Query::new([0.0].into_iter(), Metric::L2, 5)];
-        let hits = resident.snapshot().search(&queries, &Scope::default(), 1);
-        assert_eq!(hits, [[Hit { row_id: 2, distance: 7.0 }]]);
+        let blocks = resident.blocks();
+        let views: Vec<_> = blocks.iter().map(|block| block.view()).collect();
+        let hits = scan(&views, &queries[0], &Scope::default(), 1);
+        assert_eq!(hits, [Hit { row_id: 2, distance: 7.0 }]);
         let seven = 7.0f64.to_le_bytes();
         assert_eq!(measure(&queries[0], 1, Element::F64, &seven), Some(7.0));
         assert_eq!(measure(&queries[0], 1, Element::F64, &[0; 16]), None);

@@ -1,10 +1,12 @@
 //! The engine as a Python class.
 
+use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use numpy::PyReadonlyArray2;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -13,7 +15,9 @@ use pyo3_arrow::input::AnyRecordBatch;
 
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
-use crate::engine::{FeatureRequest, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
+use crate::engine::{
+    EngineOptions, FeatureRequest, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest,
+};
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
@@ -33,12 +37,15 @@ pub(super) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, durability="full", busy_timeout=30.0, search_threads=0))]
+    #[pyo3(signature = (
+        path, *, durability="full", busy_timeout=30.0, search_threads=0, builds_indexes=true
+    ))]
     fn new(
         path: PathBuf,
         durability: &str,
         busy_timeout: f64,
         search_threads: usize,
+        builds_indexes: bool,
     ) -> PyResult<Self> {
         let durability = match durability {
             "full" => Durability::Full,
@@ -52,8 +59,9 @@ impl Engine {
         };
         let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
             .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
-        let options = StoreOptions { path, durability, busy_timeout };
-        Ok(Self { engine: crate::engine::Engine::new(options, search_threads) })
+        let store = StoreOptions { path, durability, busy_timeout };
+        let options = EngineOptions { search_threads, builds_indexes };
+        Ok(Self { engine: crate::engine::Engine::new(store, options) })
     }
 
     #[pyo3(signature = (project, views, dropped, progress=None))]
@@ -97,6 +105,7 @@ impl Engine {
             if newest_event_wins { Conflict::NewestEventWins } else { Conflict::LastWriteWins };
         let request = WriteRequest { conflict, ttl_seconds };
         let counts = py.detach(|| self.engine.write(&view.spec, &schema, reader, request))?;
+        self.warn(py)?;
         Ok((counts.written, counts.ignored))
     }
 
@@ -149,10 +158,11 @@ impl Engine {
     #[pyo3(signature = (
         view, *, top_k, offset=0, feature=None, queries=None, metric="cosine", max_distance=None,
         texts=None, text_match="any", rrf_k=60.0, vector_weight=1.0, text_weight=1.0,
-        filter=None, not_before=None, features=None, explain=false,
+        filter=None, not_before=None, features=None, exact=false, explain=false,
         numbers_queries=false, typed=false
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
+    #[allow(clippy::fn_params_excessive_bools, reason = "keyword arguments in Python")]
     fn search<'py>(
         &self,
         py: Python<'py>,
@@ -171,6 +181,7 @@ impl Engine {
         filter: Option<Vec<PyCondition>>,
         not_before: Option<i64>,
         features: Option<Vec<String>>,
+        exact: bool,
         explain: bool,
         numbers_queries: bool,
         typed: bool,
@@ -198,13 +209,59 @@ impl Engine {
                 top_k,
                 offset,
                 features: features.as_deref(),
+                exact,
                 explain,
                 numbers_queries,
                 form: form(typed),
             })
         })?;
         let explanation = answer.explanation.map(|explanation| explanation.to_string());
+        self.warn(py)?;
         Ok((PyRecordBatch::new(answer.rows).into_pyarrow(py)?, explanation))
+    }
+
+    #[pyo3(signature = (view, feature=None))]
+    fn optimize(&self, py: Python<'_>, view: &View, feature: Option<&str>) -> PyResult<String> {
+        let interrupted = AtomicBool::new(false);
+        let cancelled = || {
+            #[allow(
+                clippy::redundant_closure_for_method_calls,
+                reason = "it is not general enough"
+            )]
+            let signal = Python::attach(|py| py.check_signals());
+            if signal.is_err() {
+                interrupted.store(true, SeqCst);
+            }
+            interrupted.load(SeqCst)
+        };
+        let reports = py.detach(|| self.engine.optimize(&view.spec, feature, &cancelled))?;
+        if interrupted.load(SeqCst) {
+            return Err(PyKeyboardInterrupt::new_err(()));
+        }
+        self.warn(py)?;
+        Ok(reports.to_string())
+    }
+
+    fn indexes(&self, py: Python<'_>, view: &View) -> PyResult<String> {
+        Ok(py.detach(|| self.engine.indexes(&view.spec.id))?.to_string())
+    }
+
+    fn finish_builds(&self, py: Python<'_>, waiting: Py<PyAny>) -> PyResult<()> {
+        let mut failed = None;
+        let mut waiting = || {
+            Python::attach(|py| {
+                let goes_on = py
+                    .check_signals()
+                    .and_then(|()| waiting.call0(py))
+                    .and_then(|answer| answer.is_truthy(py));
+                goes_on.unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
+            })
+        };
+        py.detach(|| self.engine.finish_builds(&mut waiting));
+        failed.map_or(Ok(()), Err)
     }
 
     fn delete(&self, py: Python<'_>, view: &View, keys: Vec<PyBackedBytes>) -> PyResult<u64> {
@@ -249,6 +306,17 @@ impl Engine {
 
     fn after_fork(&self) {
         self.engine.after_fork();
+    }
+}
+
+impl Engine {
+    /// Says what went wrong in the background.
+    fn warn(&self, py: Python<'_>) -> PyResult<()> {
+        for notice in self.engine.take_notices() {
+            let sentence = CString::new(notice.replace('\0', " "))?;
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &sentence, 1)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::schema::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
+use crate::schema::{FeatureSpec, JoinKeySpec, VectorIndexSpec, ViewId, ViewSpec};
 
 /// A feature view: its identity, join keys and features.
 #[pyclass(frozen, module = "feast_vector._core")]
@@ -16,7 +16,7 @@ impl View {
     #[new]
     #[pyo3(signature = (
         project, name, version=0, join_keys=Vec::new(), features=Vec::new(),
-        text_features=Vec::new()
+        text_features=Vec::new(), vector_indexes=Vec::new()
     ))]
     fn new(
         project: String,
@@ -25,6 +25,7 @@ impl View {
         join_keys: Vec<(String, String)>,
         features: Vec<(String, String, Option<u32>)>,
         text_features: Vec<String>,
+        vector_indexes: Vec<(String, String, String, f64)>,
     ) -> Self {
         let join_keys = join_keys
             .into_iter()
@@ -38,8 +39,17 @@ impl View {
                 vector_length,
             })
             .collect();
+        let vector_indexes = vector_indexes
+            .into_iter()
+            .map(|(feature, metric, index_type, target_recall)| VectorIndexSpec {
+                feature,
+                metric,
+                index_type,
+                target_recall,
+            })
+            .collect();
         let id = ViewId { project, view: name, version };
-        Self { spec: ViewSpec { id, join_keys, features, text_features } }
+        Self { spec: ViewSpec { id, join_keys, features, text_features, vector_indexes } }
     }
 
     fn __repr__(&self) -> String {

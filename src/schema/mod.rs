@@ -12,7 +12,7 @@ pub use kind::{Element, Storage, ValueKind};
 pub use names::{free_name, quote, table_name};
 pub use scalar::{Attribute, Scalar};
 pub use table::{Column, JoinKey, RESERVED_COLUMNS, SchemaChange, TableSchema};
-pub use view::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
+pub use view::{FeatureSpec, JoinKeySpec, VectorIndexSpec, ViewId, ViewSpec};
 
 /// The join key that Feast gives to feature views without entities. It has no column.
 pub const DUMMY_JOIN_KEY: &str = "__dummy_id";

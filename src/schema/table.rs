@@ -287,6 +287,7 @@ mod tests {
                 })
                 .collect(),
             text_features: Vec::new(),
+            vector_indexes: Vec::new(),
         }
     }
 

@@ -49,7 +49,7 @@ pub struct FeatureSpec {
 }
 
 /// A feature view as its writer declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ViewSpec {
     /// Which view.
     pub id: ViewId,
@@ -59,4 +59,19 @@ pub struct ViewSpec {
     pub features: Vec<FeatureSpec>,
     /// Features whose texts are to be searchable; none, if text search is off.
     pub text_features: Vec<String>,
+    /// Features whose vectors are to be searchable.
+    pub vector_indexes: Vec<VectorIndexSpec>,
+}
+
+/// How the vectors of a feature are to be searched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VectorIndexSpec {
+    /// Name of the feature.
+    pub feature: String,
+    /// Name of the metric.
+    pub metric: String,
+    /// `auto`, `flat` or `ivf`.
+    pub index_type: String,
+    /// The share of the true nearest rows that a search is to find.
+    pub target_recall: f64,
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connections::{Snapshot, WriteTxn};
+use super::segments;
 use crate::error::Result;
 use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
 
-/// The catalog of format version 2, as `docs/format.md` explains it.
+/// The catalog of format version 3, as `docs/format.md` explains it.
 const CREATE: &str = "
     CREATE TABLE _feast_vector_meta (
         key TEXT PRIMARY KEY,
@@ -27,6 +28,7 @@ const CREATE: &str = "
         log_start INTEGER NOT NULL DEFAULT 0,
         log_bytes INTEGER NOT NULL DEFAULT 0,
         expires INTEGER NOT NULL DEFAULT 0,
+        index_version INTEGER NOT NULL DEFAULT 0,
         UNIQUE (project, view, version)
     );
     CREATE TABLE _feast_vector_columns (
@@ -62,10 +64,13 @@ pub struct TableState {
     pub log_start: i64,
     /// Whether any row may ever have been written to expire.
     pub expires: bool,
+    /// Grows whenever one of its indexes is another.
+    pub index_version: i64,
 }
 
 pub(super) fn create(connection: &Connection) -> Result<()> {
-    Ok(connection.execute_batch(CREATE)?)
+    connection.execute_batch(CREATE)?;
+    Ok(connection.execute_batch(segments::CREATE)?)
 }
 
 /// Format 1 had no text search, logged the changes of tables with vectors alone, and did not know
@@ -75,6 +80,14 @@ pub(super) fn migrate_from_1(connection: &Connection) -> Result<()> {
         "ALTER TABLE _feast_vector_columns ADD COLUMN text_indexed INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE _feast_vector_tables ADD COLUMN expires INTEGER NOT NULL DEFAULT 1",
     )?)
+}
+
+/// Format 2 had no index files.
+pub(super) fn migrate_from_2(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "ALTER TABLE _feast_vector_tables ADD COLUMN index_version INTEGER NOT NULL DEFAULT 0",
+    )?;
+    Ok(connection.execute_batch(segments::CREATE)?)
 }
 
 pub(super) fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
@@ -92,16 +105,18 @@ pub(super) fn set_meta(connection: &Connection, key: &str, value: &str) -> Resul
 impl Snapshot<'_> {
     /// The table of a view, if it has one.
     pub fn table(&self, view: &ViewId) -> Result<Option<TableState>> {
-        let sql = "SELECT table_id, generation, last_seq, log_start, expires
+        let sql = "SELECT table_id, generation, last_seq, log_start, expires, index_version
                    FROM _feast_vector_tables
                    WHERE project = ?1 AND view = ?2 AND version = ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement
             .query_row(params![view.project, view.view, view.version], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+                let numbers: (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(5)?);
+                Ok((numbers, row.get(2)?, row.get(3)?, row.get(4)?))
             })
             .optional()?;
-        let Some((table_id, generation, last_seq, log_start, expires)) = found else {
+        let Some(((table_id, generation, index_version), last_seq, log_start, expires)) = found
+        else {
             return Ok(None);
         };
         let known = self.store.schemas.lock().get(view).cloned();
@@ -115,7 +130,7 @@ impl Snapshot<'_> {
                 schema
             }
         };
-        Ok(Some(TableState { schema, last_seq, log_start, expires }))
+        Ok(Some(TableState { schema, last_seq, log_start, expires, index_version }))
     }
 
     /// The views of a project that have tables; of one view, if it is named, in all versions.
@@ -229,12 +244,18 @@ impl WriteTxn<'_> {
                 column.text_indexed,
             ])?;
         }
-        Ok(())
+        self.forget_lost_indexes(schema.table_id)
     }
 
     /// Removes a table, its rows and all that is known of it.
     pub(super) fn forget_table(&self, table_id: i64) -> Result<()> {
-        for table in ["_feast_vector_tables", "_feast_vector_columns", "_feast_vector_changes"] {
+        for table in [
+            "_feast_vector_tables",
+            "_feast_vector_columns",
+            "_feast_vector_changes",
+            "_feast_vector_indexes",
+            "_feast_vector_segments",
+        ] {
             let sql = format!("DELETE FROM {table} WHERE table_id = ?1");
             self.connection.execute(&sql, [table_id])?;
         }

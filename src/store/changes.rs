@@ -81,7 +81,7 @@ impl WriteTxn<'_> {
     }
 }
 
-fn pack(sorted: &[i64]) -> Vec<u8> {
+pub(super) fn pack(sorted: &[i64]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut end = 0;
     for run in sorted.chunk_by(|a, b| a + 1 == *b) {
@@ -92,7 +92,7 @@ fn pack(sorted: &[i64]) -> Vec<u8> {
     out
 }
 
-fn unpack(mut packed: &[u8], row_ids: &mut Vec<i64>) -> Result<()> {
+pub(super) fn unpack(mut packed: &[u8], row_ids: &mut Vec<i64>) -> Result<()> {
     let damaged = || Error::new(ErrorKind::Damaged, "a record of the change log is broken");
     let mut next = |from: i64| {
         let step = prost::encoding::decode_varint(&mut packed).map_err(|_| damaged())?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::lock::{self, LockFile};
+use super::lock::{self, BuilderLock, LockFile};
 use super::open::{self, StoreOptions};
 use super::sql::SqlValue;
 use crate::error::{Error, Result};
@@ -71,6 +71,25 @@ impl Store {
             writer: Mutex::new(None),
             schemas: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Another over the same file, with connections of its own.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self::new(self.options.clone())
+    }
+
+    /// The folder of index files: `<database>.index`.
+    pub fn index_folder(&self) -> PathBuf {
+        let mut path = self.options.path.as_os_str().to_owned();
+        path.push(".index");
+        PathBuf::from(path)
+    }
+
+    /// The builder's lock, unless another builder holds it for all that time.
+    pub fn lock_builder(&self, patience: Duration) -> Result<Option<BuilderLock>> {
+        BuilderLock::acquire(&self.options.path, Instant::now() + patience)
+            .map_err(|error| self.with_path(error))
     }
 
     /// Runs `work` in a read transaction.

@@ -73,6 +73,32 @@ impl LockFile {
     }
 }
 
+/// What whoever builds index files holds, so that one does at a time across processes.
+#[derive(Debug)]
+pub struct BuilderLock(LockFile);
+
+impl BuilderLock {
+    /// The lock, unless another builder holds it until the deadline.
+    pub(super) fn acquire(database: &Path, deadline: Instant) -> Result<Option<Self>> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".index");
+        let lock = LockFile::open(Path::new(&path))?;
+        // The open file holds it on, until this is dropped.
+        match lock.acquire(deadline).map(std::mem::forget) {
+            Ok(()) => Ok(Some(Self(lock))),
+            Err(error) if error.kind() == ErrorKind::Busy => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for BuilderLock {
+    fn drop(&mut self) {
+        // As for `LockGuard`.
+        let _ = self.0.file.unlock();
+    }
+}
+
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         // Cannot fail on a lock that is held; closing the file would release it all the same.

@@ -4,6 +4,7 @@
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
 //! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed;
+//! * `segments`: the manifest of index files;
 //! * `text`: the full-text index; `sql`: SQL that a caller brings.
 //!
 //! Vectors are bytes here. Nothing in this process may open the database file other than through
@@ -20,6 +21,7 @@ mod lock;
 mod open;
 mod read;
 mod scalars;
+mod segments;
 mod sql;
 mod states;
 mod text;
@@ -32,9 +34,11 @@ mod tests;
 pub use catalog::TableState;
 pub use changes::Changes;
 pub use connections::{Snapshot, Store, WriteTxn};
+pub use lock::BuilderLock;
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
 pub(crate) use read::no_rows;
 pub use read::{RowKey, Rows};
+pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::SqlValue;
 pub use text::TextPlan;
 pub use vectors::StoredVector;

@@ -18,6 +18,7 @@ fn spec() -> ViewSpec {
         join_keys: vec![JoinKeySpec { name: "id".into(), feast_type: "INT64".into() }],
         features: vec![feature("name", "STRING"), feature("e", "FLOAT_LIST")],
         text_features: Vec::new(),
+        vector_indexes: Vec::new(),
     }
 }
 

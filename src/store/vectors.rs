@@ -34,12 +34,40 @@ impl Snapshot<'_> {
         column: &Column,
         each: &mut dyn FnMut(StoredVector<'_>),
     ) -> Result<()> {
+        self.vectors_while(schema, column, &mut |vector| {
+            each(vector);
+            true
+        })
+    }
+
+    /// As [`Snapshot::vectors`], until `each` says no.
+    pub fn vectors_while(
+        &self,
+        schema: &TableSchema,
+        column: &Column,
+        each: &mut dyn FnMut(StoredVector<'_>) -> bool,
+    ) -> Result<()> {
         let mut statement = self.connection.prepare_cached(&select(schema, column, ""))?;
         let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            visit(row, column, each)?;
+        let mut goes_on = true;
+        while goes_on && let Some(row) = rows.next()? {
+            visit(row, column, &mut |vector| goes_on = each(vector))?;
         }
         Ok(())
+    }
+
+    /// The length of the first vector in the column; `None` if there is none.
+    pub fn first_vector_length(
+        &self,
+        schema: &TableSchema,
+        column: &Column,
+    ) -> Result<Option<usize>> {
+        let mut length = None;
+        self.vectors_while(schema, column, &mut |vector| {
+            length = Some(vector.bytes.len() / vector.element.width());
+            false
+        })?;
+        Ok(length)
     }
 
     /// Calls `each` for those of the rows that have a vector in the column.

@@ -10,7 +10,7 @@ pub const BLOCK_ROWS: usize = 1024;
 /// A cache line. Rows that start on one are read at full speed.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct Line([u8; 64]);
 
 /// What is known of a row besides its vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,66 @@ pub struct Block<T> {
     events: Vec<i64>,
     /// Whether the ids are consecutive, as they are where rows were not moved.
     is_run: bool,
-    /// `1 / |v|` for cosine; 0 for a vector of zeros, NaN where the fast path would be inexact.
+    /// [`inverse_norm`] of each.
     inverse_norms: Vec<T>,
+}
+
+/// Up to [`BLOCK_ROWS`] vectors as scans see them, wherever they are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockView<'a, T> {
+    /// Elements from one row to the next; those past the vector's own are zeros.
+    pub stride: usize,
+    /// The vectors, `stride` elements for each.
+    pub rows: &'a [T],
+    /// The rows' ids.
+    pub row_ids: &'a [i64],
+    /// When the rows expire; `i64::MAX` for never.
+    pub expires_at: &'a [i64],
+    /// The rows' event times.
+    pub events: &'a [i64],
+    /// [`inverse_norm`] of each.
+    pub inverse_norms: &'a [T],
+    /// Whether the ids are consecutive.
+    pub is_run: bool,
+    /// Rows that are not there any more, a bit for each; empty if there are none.
+    pub dead: &'a [u64],
+}
+
+impl<T: Real> BlockView<'_, T> {
+    /// Number of vectors, dead ones too.
+    pub fn len(&self) -> usize {
+        self.row_ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.row_ids.is_empty()
+    }
+
+    /// One vector, padded to the stride.
+    pub fn vector(&self, slot: usize) -> &[T] {
+        &self.rows[slot * self.stride..][..self.stride]
+    }
+
+    /// Whether the row is not there any more.
+    pub fn is_dead(&self, slot: usize) -> bool {
+        self.dead.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    /// Which rows are in the set, a bit for each slot.
+    pub fn passing(&self, rows: &RowSet) -> [u64; BLOCK_ROWS / 64] {
+        let mut mask = [0; BLOCK_ROWS / 64];
+        for (word, ids) in mask.iter_mut().zip(self.row_ids.chunks(64)) {
+            *word = if self.is_run {
+                rows.word_from(ids[0]) & u64::MAX >> (64 - ids.len())
+            } else {
+                ids.iter()
+                    .enumerate()
+                    .fold(0, |word, (bit, id)| word | u64::from(rows.contains(*id)) << bit)
+            };
+        }
+        mask
+    }
 }
 
 /// Beyond these norms `f32` arithmetic over- or underflows; such rows are scored in `f64`.
@@ -107,34 +165,18 @@ impl<T: Real> Block<T> {
         &self.row_ids
     }
 
-    /// Which rows are in the set, a bit for each slot.
-    pub fn passing(&self, rows: &RowSet) -> [u64; BLOCK_ROWS / 64] {
-        let mut mask = [0; BLOCK_ROWS / 64];
-        for (word, ids) in mask.iter_mut().zip(self.row_ids.chunks(64)) {
-            *word = if self.is_run {
-                rows.word_from(ids[0]) & u64::MAX >> (64 - ids.len())
-            } else {
-                ids.iter()
-                    .enumerate()
-                    .fold(0, |word, (bit, id)| word | u64::from(rows.contains(*id)) << bit)
-            };
+    /// The block as scans see it.
+    pub fn view(&self) -> BlockView<'_, T> {
+        BlockView {
+            stride: self.stride,
+            rows: self.rows(),
+            row_ids: &self.row_ids,
+            expires_at: &self.expires_at,
+            events: &self.events,
+            inverse_norms: &self.inverse_norms,
+            is_run: self.is_run,
+            dead: &[],
         }
-        mask
-    }
-
-    /// When the rows expire; `i64::MAX` for never.
-    pub fn expires_at(&self) -> &[i64] {
-        &self.expires_at
-    }
-
-    /// The rows' event times.
-    pub fn events(&self) -> &[i64] {
-        &self.events
-    }
-
-    /// `1 / |v|` of each row.
-    pub fn inverse_norms(&self) -> &[T] {
-        &self.inverse_norms
     }
 
     /// Appends a vector of `dim` elements.
@@ -169,20 +211,25 @@ impl<T: Real> Block<T> {
     fn fill(&mut self, slot: usize, vector: &[T]) {
         let elements: &mut [T] = bytemuck::cast_slice_mut(&mut self.lines);
         elements[slot * self.stride..][..self.dim].copy_from_slice(vector);
-        let norm = vector.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
-        self.inverse_norms[slot] = if SAFE_NORMS.contains(&norm) {
-            T::from_f64(norm.recip())
-        } else if vector.iter().all(|x| x.to_f64() == 0.0) {
-            T::ZERO
-        } else {
-            T::NAN
-        };
+        self.inverse_norms[slot] = inverse_norm(vector);
     }
 }
 
-/// Whole cache lines for long vectors, so that every row starts on one; powers of two for short
+/// `1 / |v|`; 0 for a vector of zeros, NaN where single precision would be inexact.
+pub fn inverse_norm<T: Real>(vector: &[T]) -> T {
+    let norm = vector.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
+    if SAFE_NORMS.contains(&norm) {
+        T::from_f64(norm.recip())
+    } else if vector.iter().all(|x| x.to_f64() == 0.0) {
+        T::ZERO
+    } else {
+        T::NAN
+    }
+}
+
+/// Elements from one row to the next: whole cache lines for long vectors, so that every row starts on one; powers of two for short
 /// ones, so that few elements are wasted.
-fn stride<T: Real>(dim: usize) -> usize {
+pub fn stride<T: Real>(dim: usize) -> usize {
     if dim > T::PER_LINE / 2 { dim.next_multiple_of(T::PER_LINE) } else { dim.next_power_of_two() }
 }
 
@@ -216,7 +263,7 @@ mod tests {
         }
         let rows = RowSet::of(&[1000, 1063, 1064, 1149, 1150, 7]);
         let slots = |block: &Block<f32>| {
-            let mask = block.passing(&rows);
+            let mask = block.view().passing(&rows);
             (0..BLOCK_ROWS).filter(|slot| mask[slot / 64] >> (slot % 64) & 1 == 1).collect()
         };
         let found: Vec<usize> = slots(&block);
@@ -236,7 +283,7 @@ mod tests {
         {
             block.push(RowMeta::plain(row as i64), vector);
         }
-        let norms = block.inverse_norms();
+        let norms = block.view().inverse_norms;
         assert_eq!(norms[..2], [0.2, 0.0]);
         assert!(norms[2].is_nan() && norms[3].is_nan());
     }

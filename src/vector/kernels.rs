@@ -32,7 +32,7 @@ pub enum Isa {
     /// x86-64 with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// x86-64 with AVX-512F.
+    /// x86-64 with AVX-512F and BW.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// 64-bit ARM.
@@ -50,7 +50,7 @@ impl Isa {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 available.push(Self::Avx2);
             }
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
                 available.push(Self::Avx512);
             }
         }

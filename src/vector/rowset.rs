@@ -54,6 +54,18 @@ impl RowSet {
         *word |= bit;
     }
 
+    /// The ids in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = i64> {
+        self.words.iter().enumerate().flat_map(move |(at, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = rest.trailing_zeros();
+                rest &= rest.wrapping_sub(1);
+                (bit < 64).then(|| self.first + at as i64 * 64 + i64::from(bit))
+            })
+        })
+    }
+
     /// Which of the 64 rows from `id` on are in the set, the first as the lowest bit.
     pub fn word_from(&self, id: i64) -> u64 {
         let at = id.wrapping_sub(self.first);
@@ -87,6 +99,7 @@ mod tests {
             for id in probes.iter().chain(&ids).chain(&[i64::MIN, i64::MAX]) {
                 proptest::prop_assert_eq!(set.contains(*id), model.contains(id));
             }
+            proptest::prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             for from in probes {
                 for bit in 0..64 {
                     let is_in = set.word_from(from) >> bit & 1 == 1;

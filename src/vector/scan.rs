@@ -5,9 +5,8 @@
 //! leaves out are never candidates: of blocks that few rows pass only those are measured.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::{BLOCK_ROWS, Block, Candidate, Metric, Real, RowSet, TopK, distance};
+use super::{BLOCK_ROWS, BlockView, Candidate, Metric, Real, RowSet, TopK, distance, inverse_norm};
 
 /// Candidates kept beyond `top_k`, so that rounding in the scan cannot push a winner out.
 const SLACK: usize = 16;
@@ -63,17 +62,38 @@ impl<T: Real> Query<T> {
         Self { vector: vector.map(T::from_f64).collect(), metric, top_k }
     }
 
-    /// The query as the scan uses it: padded to the rows' stride, of length 1 under cosine.
-    fn prepared(&self, stride: usize) -> Vec<T> {
-        let mut vector: Vec<T> = match self.metric {
+    /// The metric.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// How many rows are asked for.
+    pub fn top_k(&self) -> usize {
+        self.top_k
+    }
+
+    /// Whether its length is one that single precision can square.
+    pub fn is_regular(&self) -> bool {
+        self.metric == Metric::Cosine || !inverse_norm(&self.vector).to_f64().is_nan()
+    }
+
+    /// The query as it is ranked by: of length 1 under cosine.
+    pub fn direction<R: Real>(&self) -> Vec<R> {
+        let elements = self.vector.iter().map(|x| x.to_f64());
+        match self.metric {
             Metric::Cosine => {
-                let largest = self.vector.iter().map(|x| x.to_f64().abs()).fold(0.0, f64::max);
-                let scaled = || self.vector.iter().map(|x| x.to_f64() / largest);
-                let norm = scaled().map(|x| x * x).sum::<f64>().sqrt();
-                scaled().map(|x| T::from_f64(x / norm)).collect()
+                let largest = elements.clone().map(f64::abs).fold(0.0, f64::max);
+                let scaled = elements.map(|x| x / largest);
+                let norm = scaled.clone().map(|x| x * x).sum::<f64>().sqrt();
+                scaled.map(|x| R::from_f64(x / norm)).collect()
             }
-            Metric::L2 | Metric::InnerProduct => self.vector.clone(),
-        };
+            Metric::L2 | Metric::InnerProduct => elements.map(R::from_f64).collect(),
+        }
+    }
+
+    /// The query as the scan uses it, padded to the rows' stride.
+    fn prepared(&self, stride: usize) -> Vec<T> {
+        let mut vector = self.direction();
         vector.resize(stride, T::ZERO);
         vector
     }
@@ -93,7 +113,7 @@ impl<T: Real> Query<T> {
 /// A row whose distance is not a finite number, because its vector holds NaN or infinity, has no
 /// rank and is left out. Uses up to `threads` threads where there is enough to scan.
 pub fn scan<T: Real>(
-    blocks: &[Arc<Block<T>>],
+    blocks: &[BlockView<'_, T>],
     query: &Query<T>,
     scope: &Scope<'_>,
     threads: usize,
@@ -101,8 +121,8 @@ pub fn scan<T: Real>(
     let Some(first) = blocks.first() else {
         return Vec::new();
     };
-    let rows: usize = blocks.iter().map(|block| block.len()).sum();
-    let bytes = rows * first.stride() * size_of::<T>();
+    let rows: usize = blocks.iter().map(BlockView::len).sum();
+    let bytes = rows * first.stride * size_of::<T>();
     let threads = threads.min(bytes / BYTES_PER_THREAD).clamp(1, blocks.len());
     let share = blocks.len().div_ceil(threads);
     let queries = std::slice::from_ref(query);
@@ -118,7 +138,7 @@ pub fn scan<T: Real>(
 /// What [`scan`] gives for each of the queries. The queries are shared out among the threads, and
 /// those of a thread are compared with the same rows while these are in its cache.
 pub fn scan_many<T: Real>(
-    blocks: &[Arc<Block<T>>],
+    blocks: &[BlockView<'_, T>],
     queries: &[Query<T>],
     scope: &Scope<'_>,
     threads: usize,
@@ -136,7 +156,7 @@ pub fn scan_many<T: Real>(
 }
 
 /// Does `work` for each part, the first in this thread and each other in one of its own.
-fn in_threads<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> Vec<A> {
+pub fn in_threads<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> Vec<A> {
     let mut parts = parts.into_iter();
     let Some(own) = parts.next() else {
         return Vec::new();
@@ -157,13 +177,13 @@ fn in_threads<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> 
 
 /// The candidates of each query among the blocks, the first of which has the number `number`.
 fn scan_blocks<T: Real>(
-    blocks: &[Arc<Block<T>>],
+    blocks: &[BlockView<'_, T>],
     number: usize,
     queries: &[Query<T>],
     scope: &Scope<'_>,
 ) -> Vec<TopK> {
-    let rows: usize = blocks.iter().map(|block| block.len()).sum();
-    let stride = blocks.first().map_or(1, |block| block.stride());
+    let rows: usize = blocks.iter().map(BlockView::len).sum();
+    let stride = blocks.first().map_or(1, |block| block.stride);
     let mut running: Vec<Running<'_, T>> =
         queries.iter().map(|query| Running::new(query, stride, rows)).collect();
     let tile = match queries.len() {
@@ -249,21 +269,21 @@ impl<'a, T: Real> Running<'a, T> {
     /// Measures the rows in these slots, and takes those that pass and are good enough.
     fn offer_all(
         &mut self,
-        block: &Block<T>,
+        block: &BlockView<'_, T>,
         number: u32,
         slots: Range<usize>,
         scope: &Scope<'_>,
         passes: impl Fn(usize) -> bool,
     ) {
         let scores = &mut self.scores[..slots.len()];
-        let rows = &block.rows()[slots.start * block.stride()..slots.end * block.stride()];
+        let rows = &block.rows[slots.start * block.stride..slots.end * block.stride];
         (self.kernel)(&self.prepared, rows, scores);
         let mut threshold = self.top.threshold();
         for (slot, score) in slots.zip(scores) {
             let mut key = match self.query.metric {
                 Metric::L2 => score.to_f64(),
                 Metric::InnerProduct => -score.to_f64(),
-                Metric::Cosine => -score.to_f64() * block.inverse_norms()[slot].to_f64(),
+                Metric::Cosine => -score.to_f64() * block.inverse_norms[slot].to_f64(),
             };
             if !key.is_finite() {
                 key = key_of(self.query.metric, self.query.measure(block.vector(slot)));
@@ -272,12 +292,13 @@ impl<'a, T: Real> Running<'a, T> {
                 }
             }
             if key <= threshold
-                && block.expires_at()[slot] > scope.now
-                && block.events()[slot] >= scope.not_before
+                && block.expires_at[slot] > scope.now
+                && block.events[slot] >= scope.not_before
+                && !block.is_dead(slot)
                 && passes(slot)
             {
                 let position = (number, slot as u32);
-                self.top.offer(Candidate { key, row_id: block.row_ids()[slot], position });
+                self.top.offer(Candidate { key, row_id: block.row_ids[slot], position });
                 threshold = self.top.threshold();
             }
         }
@@ -293,7 +314,7 @@ fn key_of(metric: Metric, distance: f64) -> f64 {
     }
 }
 
-fn settle<T: Real>(blocks: &[Arc<Block<T>>], query: &Query<T>, top: TopK) -> Vec<Hit> {
+fn settle<T: Real>(blocks: &[BlockView<'_, T>], query: &Query<T>, top: TopK) -> Vec<Hit> {
     let mut hits: Vec<Hit> = top
         .into_candidates()
         .into_iter()

@@ -1,7 +1,12 @@
 use super::super::RowMeta;
 use super::*;
+use crate::vector::Block;
 
-fn blocks<T: Real>(vectors: &[Vec<f64>]) -> Vec<Arc<Block<T>>> {
+fn views<T: Real>(blocks: &[Block<T>]) -> Vec<BlockView<'_, T>> {
+    blocks.iter().map(Block::view).collect()
+}
+
+fn blocks<T: Real>(vectors: &[Vec<f64>]) -> Vec<Block<T>> {
     let mut blocks = Vec::new();
     for (number, chunk) in vectors.chunks(BLOCK_ROWS).enumerate() {
         let mut block = Block::new(vectors[0].len());
@@ -9,7 +14,7 @@ fn blocks<T: Real>(vectors: &[Vec<f64>]) -> Vec<Arc<Block<T>>> {
             let vector: Vec<T> = vector.iter().map(|x| T::from_f64(*x)).collect();
             block.push(RowMeta::plain((number * BLOCK_ROWS + slot) as i64), &vector);
         }
-        blocks.push(Arc::new(block));
+        blocks.push(block);
     }
     blocks
 }
@@ -39,7 +44,7 @@ fn brute_force<T: Real>(
 fn agrees<T: Real>(vectors: &[Vec<f64>], query: &[f64], k: usize, threads: usize) {
     for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
         let ours = scan(
-            &blocks::<T>(vectors),
+            &views(&blocks::<T>(vectors)),
             &Query::new(query.iter().copied(), metric, k),
             &Scope::default(),
             threads,
@@ -94,6 +99,7 @@ fn filters_and_batches_agree_with_brute_force() {
         .map(|row| (0..40u32).map(|i| f64::from((row * 31 + i * i * 17) % 97) - 48.0).collect())
         .collect();
     let blocks = blocks::<f32>(&vectors);
+    let blocks = views(&blocks);
     for keep in [0, 1, 13, 60, 100] {
         let passes = |row: i64| row * 7 % 100 < keep;
         let ids: Vec<i64> = (0..5_000).filter(|row| passes(*row)).collect();
@@ -123,6 +129,6 @@ fn expired_and_old_rows_are_passed_over() {
     block.push(RowMeta { row_id: 3, expires_at: 101, event: 49 }, &[1.0]);
     let query = Query::new([0.0].into_iter(), Metric::L2, 2);
     let scope = Scope { now: 100, not_before: 50, rows: None };
-    let hits = scan(&[Arc::new(block)], &query, &scope, 1);
+    let hits = scan(&[block.view()], &query, &scope, 1);
     assert_eq!(hits, [Hit { row_id: 2, distance: 5.0 }]);
 }

@@ -1,0 +1,194 @@
+//! What callers and other operations have to do with vector indexes.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::indexing::{Extent, IndexSettings, Job, Outcome, run, sweep};
+use super::search::SearchRequest;
+use super::vectors::{CacheKey, Followed};
+use super::{Engine, cores};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{Plan, plan};
+use crate::schema::{ViewId, ViewSpec};
+use crate::store::IndexId;
+
+/// How long [`Engine::optimize`] waits for another builder.
+const BUILDER_PATIENCE: Duration = Duration::from_secs(600);
+
+impl Engine {
+    /// Builds the index of a feature's vectors, or of every indexed feature of the view, anew: one
+    /// segment of everything. Waits for another builder. Gives a report for each feature.
+    pub fn optimize(
+        &self,
+        view: &ViewSpec,
+        feature: Option<&str>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Json> {
+        let _entered = self.gate.enter()?;
+        let mut reports = serde_json::Map::new();
+        for job in jobs(view)?.into_iter().filter(|job| feature.is_none_or(|f| f == job.feature)) {
+            let place = format!("{}, feature '{}'", view.id, job.feature);
+            let outcome =
+                run(&self.store, &job, Extent::Everything, BUILDER_PATIENCE, cores(), cancelled)
+                    .map_err(|error| error.at(&place))?;
+            let report = match outcome {
+                Outcome::Published(report) => report,
+                Outcome::Nothing => json!(null),
+                Outcome::Cancelled => break,
+                Outcome::Busy => {
+                    let message = "another process has been building indexes for ten minutes";
+                    return Err(Error::new(ErrorKind::Busy, message).at(place));
+                }
+            };
+            reports.insert(job.feature, report);
+        }
+        match feature {
+            Some(feature) if !jobs(view)?.iter().any(|job| job.feature == feature) => {
+                let message = format!(
+                    "the vectors of '{feature}' are not indexed; declare the field with \
+                     `vector_index=True`"
+                );
+                Err(Error::new(ErrorKind::NotAVector, message).at(&view.id))
+            }
+            _ => Ok(Json::Object(reports)),
+        }
+    }
+
+    /// The view's indexes: for each feature and length of vectors the segments, with what was
+    /// measured when they were built, and the changes that they do not cover yet.
+    pub fn indexes(&self, view: &ViewId) -> Result<Json> {
+        let _entered = self.gate.enter()?;
+        let folder = self.store.index_folder();
+        self.store.read(|snapshot| {
+            let Some(table) = snapshot.table(view)? else {
+                return Ok(json!([]));
+            };
+            let mut indexes = Vec::new();
+            for column in &table.schema.columns {
+                for dim in snapshot.indexed_lengths(table.schema.table_id, column.id)? {
+                    let table_id = table.schema.table_id;
+                    let id = IndexId { table_id, column_id: column.id, dim };
+                    let Some(index) = snapshot.index(id)? else {
+                        continue;
+                    };
+                    let segments: Vec<Json> = index
+                        .segments
+                        .iter()
+                        .map(|entry| {
+                            json!({
+                                "file": folder.join(&entry.file),
+                                "dead": entry.dead.len(),
+                                "report": serde_json::from_str::<Json>(&entry.report)
+                                    .unwrap_or_default(),
+                            })
+                        })
+                        .collect();
+                    indexes.push(json!({
+                        "feature": column.feature,
+                        "length": dim,
+                        "segments": segments,
+                        "covers_change": index.seq,
+                        "last_change": table.last_seq,
+                    }));
+                }
+            }
+            Ok(Json::Array(indexes))
+        })
+    }
+
+    /// Waits for the indexes that are being built, until `waiting` says no.
+    pub fn finish_builds(&self, waiting: &mut dyn FnMut() -> bool) {
+        self.builder.finish(waiting);
+    }
+
+    /// What went wrong with indexes since the last call: sentences for people. No answer was wrong
+    /// by it.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.builder.take_notices()
+    }
+
+    /// After a write: the view's indexes may be worth building.
+    pub(super) fn request_indexes(&self, view: &ViewSpec) {
+        self.builder.note_write();
+        if self.options.builds_indexes {
+            for job in jobs(view).unwrap_or_default() {
+                self.builder.request(job);
+            }
+        }
+    }
+
+    /// After a search: its index may be worth building.
+    pub(super) fn request_index(&self, request: &SearchRequest<'_>, followed: &Followed) {
+        let Some(vectors) = request.vectors.filter(|_| self.options.builds_indexes) else {
+            return;
+        };
+        let extent = followed.extent;
+        let declared = request.view.vector_indexes.iter().find(|i| i.feature == vectors.feature);
+        let settings = match declared.map(IndexSettings::of) {
+            Some(Ok(settings)) => settings,
+            _ => IndexSettings::new(vectors.metric),
+        };
+        let is_other = |part: &crate::index::Part| part.segment.header().metric != settings.metric;
+        let is_wanted = extent.is_broken
+            || (declared.is_some() && followed.vectors.parts().iter().any(is_other))
+            || plan(&followed.sizes(), extent.loose, extent.row_bytes) != Plan::Nothing;
+        if is_wanted {
+            self.builder.request(Job {
+                view: request.view.id.clone(),
+                feature: vectors.feature.to_owned(),
+                dim: Some(vectors.queries.ncols()),
+                settings,
+                is_suspect: extent.is_broken,
+            });
+        }
+    }
+
+    /// Searches without the index from now on, until it is built anew, and says so.
+    pub(super) fn give_up_index(
+        &self,
+        request: &SearchRequest<'_>,
+        key: &CacheKey,
+        index: (i64, i64),
+        error: &Error,
+    ) {
+        self.vectors.entry(key.clone()).lock().give_up_index(index.0, index.1);
+        let again = if self.options.builds_indexes {
+            "it is being built anew"
+        } else {
+            "build it anew with `feast-vector optimize`"
+        };
+        self.builder.notice(format!(
+            "{}, feature '{}': {error}; answers stay right without the index, only slower, and \
+             {again}",
+            request.view.id, key.1
+        ));
+    }
+
+    /// Deletes the index files of tables that are gone, unless somebody is building.
+    pub(super) fn delete_lost_index_files(&self) -> Result<()> {
+        let folder = self.store.index_folder();
+        if folder.is_dir()
+            && let Some(_lock) = self.store.lock_builder(Duration::ZERO)?
+        {
+            sweep(&self.store, &folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// A job for each feature that the view wants indexed.
+fn jobs(view: &ViewSpec) -> Result<Vec<Job>> {
+    view.vector_indexes
+        .iter()
+        .map(|index| {
+            Ok(Job {
+                view: view.id.clone(),
+                feature: index.feature.clone(),
+                dim: None,
+                settings: IndexSettings::of(index).map_err(|error| error.at(&view.id))?,
+                is_suspect: false,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,398 @@
+//! Building index files: what is read, what is built, and how it is published.
+
+use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use super::vectors::{damaged, element_bytes, open_part, size_of_part};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{
+    BuildOptions, Built, IndexType, MIN_BYTES, Part, Plan, Staged, Staging, build, can_index, plan,
+};
+use crate::schema::{Column, VectorIndexSpec, ViewId};
+use crate::store::{
+    Changes, IndexId, IndexState, SegmentEntry, Snapshot, Store, StoredVector, TableState,
+};
+use crate::vector::{Metric, Real, RowMeta};
+
+/// How a feature's vectors are indexed, unless its view says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct IndexSettings {
+    /// The metric that searches use.
+    pub metric: Metric,
+    /// Whether there are lists.
+    pub index_type: IndexType,
+    /// The share of the true nearest rows that a search is to find.
+    pub target_recall: f64,
+}
+
+impl IndexSettings {
+    /// The defaults, for a metric.
+    pub fn new(metric: Metric) -> Self {
+        Self { metric, index_type: IndexType::Auto, target_recall: 0.99 }
+    }
+
+    /// What a view says of a feature.
+    pub(super) fn of(spec: &VectorIndexSpec) -> Result<Self> {
+        let index_type = match spec.index_type.as_str() {
+            "auto" => IndexType::Auto,
+            "flat" => IndexType::Flat,
+            "ivf" => IndexType::Ivf,
+            other => {
+                let message = format!("unknown index_type '{other}'; use 'auto', 'flat' or 'ivf'");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        };
+        let metric = Metric::parse(&spec.metric)?;
+        Ok(Self { metric, index_type, target_recall: spec.target_recall })
+    }
+}
+
+/// An index that may have to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Job {
+    pub(super) view: ViewId,
+    pub(super) feature: String,
+    /// The length of its vectors; that of the first, if it is not known.
+    pub(super) dim: Option<usize>,
+    pub(super) settings: IndexSettings,
+    /// Whether a file of it was found to be damaged, so that all have to be read through.
+    pub(super) is_suspect: bool,
+}
+
+/// Whether to build what is worth it, or one segment of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Worthwhile,
+    Everything,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A segment was published; its report.
+    Published(Json),
+    /// There was nothing to build.
+    Nothing,
+    /// Another process is building.
+    Busy,
+    /// It was told to stop.
+    Cancelled,
+}
+
+/// What a build starts from.
+struct Start {
+    id: IndexId,
+    seq: i64,
+    /// Segments that stay, with all rows that are dead by now.
+    kept: Vec<SegmentEntry>,
+    vectors: StagedVectors,
+}
+
+enum StagedVectors {
+    F32(Staged<f32>),
+    F64(Staged<f64>),
+}
+
+/// What has to be read for a build.
+enum Rows {
+    All,
+    /// These, in ascending order.
+    Some(Vec<i64>),
+}
+
+/// Builds and publishes what the job asks for.
+pub(super) fn run(
+    store: &Store,
+    job: &Job,
+    extent: Extent,
+    patience: Duration,
+    threads: usize,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Outcome> {
+    let Some(_lock) = store.lock_builder(patience)? else {
+        return Ok(Outcome::Busy);
+    };
+    let folder = store.index_folder();
+    fs::create_dir_all(&folder).map_err(|cause| cannot(&folder, &cause))?;
+    sweep(store, &folder)?;
+    let started = Instant::now();
+    let staging = folder.join("staging.tmp");
+    let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, &staging, cancelled));
+    let _ = fs::remove_file(&staging);
+    let Some(start) = start? else {
+        return Ok(if cancelled() { Outcome::Cancelled } else { Outcome::Nothing });
+    };
+    let built = match &start.vectors {
+        StagedVectors::F32(staged) => assemble(staged, &start, job, &folder, threads, cancelled),
+        StagedVectors::F64(staged) => assemble(staged, &start, job, &folder, threads, cancelled),
+    };
+    let Some(built) = built.map_err(|cause| cannot(&folder, &cause))? else {
+        return Ok(Outcome::Cancelled);
+    };
+    let report = publish(store, job, start, built, started)?;
+    sweep(store, &folder)?;
+    Ok(report.map_or(Outcome::Nothing, Outcome::Published))
+}
+
+/// A segment of the staged vectors; an empty `Vec` if there are none.
+fn assemble<T: Real>(
+    staged: &Staged<T>,
+    start: &Start,
+    job: &Job,
+    folder: &Path,
+    threads: usize,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> std::io::Result<Option<Vec<Built>>> {
+    let bytes = staged.rows.len() * staged.dim() * size_of::<T>();
+    if staged.rows.is_empty() || (start.kept.is_empty() && bytes < MIN_BYTES) {
+        return Ok(Some(Vec::new()));
+    }
+    let options = BuildOptions {
+        folder: folder.to_owned(),
+        table_id: start.id.table_id,
+        column_id: start.id.column_id,
+        metric: job.settings.metric,
+        index_type: job.settings.index_type,
+        lists: None,
+        target_recall: job.settings.target_recall,
+        stamp: random_stamp(),
+        threads,
+    };
+    Ok(build(staged, &options, cancelled)?.map(|built| vec![built]))
+}
+
+fn random_stamp() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Decides what is to be built and reads it; `None` if that is nothing.
+fn begin(
+    snapshot: &Snapshot<'_>,
+    job: &Job,
+    extent: Extent,
+    folder: &Path,
+    staging: &Path,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Start>> {
+    let Some(table) = snapshot.table(&job.view)? else {
+        return Ok(None);
+    };
+    let Some(column) = table.schema.column(&job.feature) else {
+        return Ok(None);
+    };
+    let Some(dim) = length_of(snapshot, &table, column, job)?.filter(|dim| can_index(*dim)) else {
+        return Ok(None);
+    };
+    let id = IndexId { table_id: table.schema.table_id, column_id: column.id, dim };
+    let index = snapshot.index(id)?;
+    let changes = match &index {
+        Some(index) => snapshot.changes_since(&table, index.seq)?,
+        None => Changes::Unknown,
+    };
+    let usable = match (&index, &changes) {
+        (Some(index), Changes::Rows(changed)) if extent == Extent::Worthwhile => {
+            open_parts(index, changed, column, job, folder)
+        }
+        _ => None,
+    };
+    let element_bytes = element_bytes(column);
+    let (rows, kept) = match (usable, index, changes) {
+        (Some(parts), Some(index), Changes::Rows(changed)) => {
+            let sizes: Vec<_> = parts.iter().map(size_of_part).collect();
+            match plan(&sizes, changed.len(), dim * element_bytes) {
+                Plan::Nothing => return Ok(None),
+                Plan::Everything => (Rows::All, Vec::new()),
+                Plan::Merge(merged) => select(&parts, &merged, index.segments, changed)?,
+            }
+        }
+        _ => (Rows::All, Vec::new()),
+    };
+    let vectors = if element_bytes == size_of::<f32>() {
+        stage(snapshot, &table, column, dim, &rows, staging, cancelled)?.map(StagedVectors::F32)
+    } else {
+        stage(snapshot, &table, column, dim, &rows, staging, cancelled)?.map(StagedVectors::F64)
+    };
+    Ok(vectors.map(|vectors| Start { id, seq: table.last_seq, kept, vectors }))
+}
+
+/// The segments as of now; `None` if they cannot be used, or were built for something else.
+fn open_parts(
+    index: &IndexState,
+    changed: &[i64],
+    column: &Column,
+    job: &Job,
+    folder: &Path,
+) -> Option<Vec<Part>> {
+    let mut parts = Vec::with_capacity(index.segments.len());
+    for entry in &index.segments {
+        let mut part = open_part(folder, entry, element_bytes(column), None).ok()?;
+        let is_for_another = part.segment.header().metric != job.settings.metric;
+        if is_for_another || (job.is_suspect && part.segment.verify().is_err()) {
+            return None;
+        }
+        for row_id in changed {
+            part.bury(*row_id).ok()?;
+        }
+        parts.push(part);
+    }
+    Some(parts)
+}
+
+/// What is read for a merge: the rows that changed, and those still there of the segments to be
+/// merged; and the segments that stay.
+fn select(
+    parts: &[Part],
+    merged: &[usize],
+    entries: Vec<SegmentEntry>,
+    changed: Vec<i64>,
+) -> Result<(Rows, Vec<SegmentEntry>)> {
+    let mut rows = changed;
+    let mut kept = Vec::new();
+    for (at, (part, mut entry)) in parts.iter().zip(entries).enumerate() {
+        let row_ids = part.segment.row_ids().map_err(|damage| damaged(&damage))?;
+        let (dead, live): (Vec<_>, Vec<_>) =
+            row_ids.iter().enumerate().partition(|(position, _)| part.is_dead(*position));
+        if merged.contains(&at) {
+            rows.extend(live.into_iter().map(|(_, row_id)| *row_id));
+        } else {
+            entry.dead = dead.into_iter().map(|(_, row_id)| *row_id).collect();
+            entry.dead.sort_unstable();
+            kept.push(entry);
+        }
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    Ok((Rows::Some(rows), kept))
+}
+
+fn length_of(
+    snapshot: &Snapshot<'_>,
+    table: &TableState,
+    column: &Column,
+    job: &Job,
+) -> Result<Option<usize>> {
+    if column.kind.vector_element().is_none() {
+        return Ok(None);
+    }
+    match job.dim.or(column.vector_length.map(|length| length as usize)) {
+        Some(dim) => Ok(Some(dim)),
+        None => snapshot.first_vector_length(&table.schema, column),
+    }
+}
+
+fn stage<T: Real>(
+    snapshot: &Snapshot<'_>,
+    table: &TableState,
+    column: &Column,
+    dim: usize,
+    rows: &Rows,
+    path: &Path,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Staged<T>>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+    let mut staging = Staging::<T>::new(file.map_err(|cause| cannot(path, &cause))?, dim);
+    let mut failed = None;
+    let mut put = |vector: StoredVector<'_>| {
+        let StoredVector { row_id, expires_at, event, element, bytes } = vector;
+        let row = RowMeta { row_id, expires_at: expires_at.unwrap_or(i64::MAX), event };
+        if failed.is_none() {
+            failed = staging.put(row, element, bytes).err();
+        }
+    };
+    match rows {
+        Rows::All => snapshot.vectors_while(&table.schema, column, &mut |vector| {
+            put(vector);
+            !cancelled()
+        })?,
+        Rows::Some(row_ids) => {
+            for row_ids in row_ids.chunks(1024) {
+                if cancelled() {
+                    return Ok(None);
+                }
+                snapshot.vectors_of(&table.schema, column, row_ids, &mut put)?;
+            }
+        }
+    }
+    if cancelled() {
+        return Ok(None);
+    }
+    match failed {
+        Some(cause) => Err(cannot(path, &cause)),
+        None => staging.finish().map(Some).map_err(|cause| cannot(path, &cause)),
+    }
+}
+
+/// Enters the segment into the manifest, unless its table or column has gone meanwhile.
+fn publish(
+    store: &Store,
+    job: &Job,
+    start: Start,
+    built: Vec<Built>,
+    started: Instant,
+) -> Result<Option<Json>> {
+    let mut segments = start.kept;
+    let mut report = None;
+    for built in built {
+        let mut told = built.report;
+        told["rows"] = json!(built.part.segment.header().rows);
+        told["bytes"] = json!(built.part.segment.bytes());
+        told["seconds"] = json!(started.elapsed().as_secs_f64());
+        segments.push(SegmentEntry {
+            segment_id: 0,
+            file: built.file,
+            stamp: built.part.segment.header().stamp,
+            dead: Vec::new(),
+            report: told.to_string(),
+        });
+        report = Some(told);
+    }
+    store.write(|txn| {
+        let is_there = txn.table(&job.view)?.is_some_and(|table| {
+            table.schema.table_id == start.id.table_id
+                && table.schema.columns.iter().any(|column| column.id == start.id.column_id)
+        });
+        if !is_there {
+            return Ok(None);
+        }
+        txn.publish_index(start.id, &IndexState { seq: start.seq, segments })?;
+        Ok(report)
+    })
+}
+
+/// Deletes the files that no index has any more. Only who holds the builder's lock may.
+pub(super) fn sweep(store: &Store, folder: &Path) -> Result<()> {
+    #[allow(clippy::redundant_closure_for_method_calls, reason = "a method is not general enough")]
+    let wanted = store.read(|snapshot| snapshot.segment_files())?;
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        let is_ours = path.extension().is_some_and(|kind| kind == "seg" || kind == "tmp");
+        if is_ours && !wanted.contains(&name) {
+            // Where it is in use it may not go; the next sweep tries again.
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+fn cannot(path: &Path, cause: &std::io::Error) -> Error {
+    let kind = match cause.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::ReadOnly
+        }
+        _ => ErrorKind::Io,
+    };
+    let message = format!(
+        "cannot build the vector index in '{}' ({cause}); searches answer without it, only slower",
+        PathBuf::from(path).display()
+    );
+    Error::new(kind, message)
+}

@@ -1,0 +1,452 @@
+//! Searching segments: 1-bit codes, then 8-bit codes, then the vectors themselves.
+//!
+//! A list's 1-bit codes are scanned for rows that may be among the best: whose estimated key, less
+//! what the estimate may be off by, is below the `top_k`-th best known so far. For these a finer
+//! key is taken from their 8-bit codes, and for the best by that key the distance is computed from
+//! the vectors, which alone decides the answer.
+
+use std::ops::Range;
+
+use super::probes::Probe;
+use super::{Damage, Part};
+use crate::vector::fastscan::{Goal, Tables, scan_kernel};
+use crate::vector::rabitq::{SIGN_DEVIATION, Space, fine_key, list_of};
+use crate::vector::{
+    Candidate, Hit, Kernels, Metric, Query, Real, Rotation, RowSet, Scope, TopK, prefetch,
+};
+
+/// An estimate is off by more than this many of its standard deviations in one case of two hundred,
+/// on the side that counts.
+const SIGN_MARGIN: f32 = 2.6;
+
+/// In few dimensions errors are no sums of many, and their deviation is only roughly what it is in
+/// many.
+const NARROW_MARGIN: f32 = 4.5;
+
+/// Below this many dimensions.
+const NARROW: usize = 48;
+
+/// The same for 8-bit codes, whose deviation is so small that certainty is cheap.
+const FINE_MARGIN: f32 = 4.0;
+
+/// Rows that are fetched from memory at a time.
+const FLIGHT: usize = 16;
+
+/// Reading a row's 8-bit code takes about as long as scanning the 1-bit codes of this many rows.
+const FINE_COST: usize = 32;
+
+/// Rows that are tested to find out how many in all pass.
+const TESTED: usize = 256;
+
+/// What a search did.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Effort {
+    /// Lists gone through.
+    pub lists: usize,
+    /// Rows whose 1-bit codes were scanned.
+    pub scanned: usize,
+    /// Rows whose 8-bit codes were read.
+    pub refined: usize,
+    /// Rows whose distances were computed.
+    pub measured: usize,
+    /// The least gap after the lists that were wanted, if there were others; see
+    /// [`super::Probes`].
+    pub gap: Option<f32>,
+}
+
+impl std::ops::AddAssign for Effort {
+    fn add_assign(&mut self, other: Self) {
+        self.lists += other.lists;
+        self.scanned += other.scanned;
+        self.refined += other.refined;
+        self.measured += other.measured;
+        self.note_gap(other.gap);
+    }
+}
+
+impl Effort {
+    fn note_gap(&mut self, gap: Option<f32>) {
+        self.gap = match (self.gap, gap) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// How far a search goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// As far as was found to be needed for the recall that is wanted.
+    Measured,
+    /// This many lists of each segment.
+    Lists(usize),
+}
+
+/// A row with its finer key.
+#[derive(Debug, Clone, Copy)]
+struct Refined {
+    key: f32,
+    /// What the key may be off by.
+    margin: f32,
+    part: u32,
+    position: u32,
+}
+
+/// A query on its way through the segments.
+pub(super) struct Search<'a, T> {
+    query: &'a Query<T>,
+    scope: &'a Scope<'a>,
+    reach: Reach,
+    rotated: Vec<f32>,
+    /// The best keys so far, and so what another has to be below.
+    best: TopK,
+    refined: Vec<Refined>,
+    flight: Vec<u32>,
+    effort: Effort,
+    hits: Vec<Hit>,
+}
+
+/// A query as one segment sees it.
+struct Aimed<'a, T> {
+    number: u32,
+    part: &'a Part,
+    vectors: std::marker::PhantomData<T>,
+    rotated: Vec<f32>,
+    /// For each list its share of a key, and how far the query is from its centroid.
+    lists: Vec<(f32, f32)>,
+    /// Whether rows have to be looked at to know whether they are in question.
+    tests_rows: bool,
+}
+
+impl<'a, T: Real> Search<'a, T> {
+    /// A search for which some rows are known already.
+    pub(super) fn new(
+        query: &'a Query<T>,
+        rotation: &Rotation,
+        scope: &'a Scope<'a>,
+        reach: Reach,
+        known: Vec<Hit>,
+    ) -> Self {
+        let mut rotated = query.direction();
+        rotated.resize(rotation.padded(), 0.0);
+        rotation.rotate(&mut rotated);
+        let mut best = TopK::new(query.top_k());
+        for hit in &known {
+            let key = key_of(query.metric(), hit.distance);
+            best.offer(Candidate { key, row_id: hit.row_id, position: (0, 0) });
+        }
+        Self {
+            query,
+            scope,
+            reach,
+            rotated,
+            best,
+            refined: Vec::new(),
+            flight: Vec::new(),
+            effort: Effort::default(),
+            hits: known,
+        }
+    }
+
+    /// Goes through one segment.
+    pub(super) fn visit(&mut self, number: usize, part: &Part) -> Result<(), Damage> {
+        self.visit_uncoded(part)?;
+        let header = part.segment.header();
+        if header.coded == 0 {
+            return Ok(());
+        }
+        let aimed = self.aim(number as u32, part)?;
+        let in_question = self.scope.rows.map(RowSet::len);
+        if in_question.is_some_and(|rows| rows <= self.query.top_k().max(header.coded / FINE_COST))
+            && self.gather(&aimed)?
+        {
+            return Ok(());
+        }
+        self.probe(&aimed)
+    }
+
+    fn aim<'p>(&self, number: u32, part: &'p Part) -> Result<Aimed<'p, T>, Damage> {
+        let segment = &part.segment;
+        let header = segment.header();
+        let (mean, centroids) = (segment.mean()?, segment.centroids()?);
+        let kernels: &Kernels<f32> = f32::kernels();
+        let mut rotated = self.rotated.clone();
+        let mut products = vec![0.0; header.lists];
+        let lists = match header.space() {
+            Space::Distance => {
+                for (x, mean) in rotated.iter_mut().zip(mean) {
+                    *x -= mean;
+                }
+                (kernels.l2_squared)(&rotated, centroids, &mut products);
+                products.into_iter().map(|square| (square, square.sqrt())).collect()
+            }
+            Space::Product => {
+                let mut of_mean = [0.0];
+                (kernels.dot)(&rotated, mean, &mut of_mean);
+                (kernels.dot)(&rotated, centroids, &mut products);
+                let length = rotated.iter().map(|x| x * x).sum::<f32>().sqrt();
+                products.into_iter().map(|dot| (-dot - of_mean[0], length)).collect()
+            }
+        };
+        Ok(Aimed {
+            number,
+            part,
+            vectors: std::marker::PhantomData,
+            rotated,
+            lists,
+            tests_rows: self.scope.rows.is_some()
+                || self.scope.not_before > header.least_event
+                || self.scope.now >= header.least_expiry,
+        })
+    }
+
+    /// Whether the row is in question.
+    #[inline]
+    fn wants(&self, aimed: &Aimed<'_, T>, position: usize) -> Result<bool, Damage> {
+        if aimed.part.is_dead(position) {
+            return Ok(false);
+        }
+        Ok(!aimed.tests_rows || self.passes(aimed.part, position)?)
+    }
+
+    fn passes(&self, part: &Part, position: usize) -> Result<bool, Damage> {
+        if let Some(rows) = self.scope.rows
+            && !rows.contains(part.segment.row_id(position)?)
+        {
+            return Ok(false);
+        }
+        let header = part.segment.header();
+        if self.scope.now < header.least_expiry && self.scope.not_before <= header.least_event {
+            return Ok(true);
+        }
+        let meta = part.segment.meta(position)?;
+        Ok(meta.expires_at > self.scope.now && meta.event >= self.scope.not_before)
+    }
+
+    /// Reads the 8-bit codes of all rows that pass the filter; `false` if they turn out to be so
+    /// many that scanning is faster.
+    fn gather(&mut self, aimed: &Aimed<'_, T>) -> Result<bool, Damage> {
+        let Some(rows) = self.scope.rows else {
+            return Ok(false);
+        };
+        let segment = &aimed.part.segment;
+        let (coded, padded) = (segment.header().coded, segment.header().padded());
+        let mut positions = Vec::with_capacity(rows.len());
+        for row_id in rows.iter() {
+            if let Some(position) = segment.position(row_id)?
+                && position < coded
+                && self.wants(aimed, position)?
+            {
+                positions.push(position as u32);
+            }
+        }
+        for (at, &position) in positions.iter().enumerate() {
+            if let Some(next) = positions.get(at + FLIGHT / 2) {
+                prefetch(segment.fine_unchecked(*next as usize));
+            }
+            let list = list_of(segment.fine(position as usize)?, padded) as usize;
+            let (share, reach) =
+                *aimed.lists.get(list).ok_or_else(|| Damage::new("a list's number is wrong"))?;
+            self.refine(aimed, position, share, reach)?;
+        }
+        Ok(true)
+    }
+
+    /// Scans the nearest lists.
+    fn probe(&mut self, aimed: &Aimed<'_, T>) -> Result<(), Damage> {
+        let tables = Tables::new(&aimed.rotated);
+        let all = aimed.lists.len();
+        if all == 1 {
+            return self.scan_list(aimed, 0, &tables);
+        }
+        let share = if aimed.tests_rows { self.share_passing(aimed)? } else { 1.0 };
+        let probe = match self.reach {
+            Reach::Lists(lists) => Probe { lists, gap: f32::NEG_INFINITY },
+            Reach::Measured => aimed.part.probes.probe(self.query.top_k() as f64 / share),
+        };
+        let mut order: Vec<(f32, u32)> =
+            aimed.lists.iter().zip(0..).map(|((share, _), list)| (*share, list)).collect();
+        let nearer = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        let wanted = probe.lists.clamp(1, all);
+        let (mut sorted, mut scanned) = (0, 0);
+        while scanned < all {
+            if scanned == sorted {
+                // The nearest of the rest come to the front; most searches need no more of these.
+                let rest = &mut order[sorted..];
+                let next = if sorted == 0 { (wanted + 1).min(all) } else { rest.len() };
+                if next < rest.len() {
+                    rest.select_nth_unstable_by(next - 1, nearer);
+                }
+                rest[..next].sort_unstable_by(nearer);
+                sorted += next;
+            }
+            let list = order[scanned].1 as usize;
+            if scanned >= wanted && self.best.threshold() < f64::INFINITY {
+                let gap = self.gap(aimed, list);
+                if scanned == wanted {
+                    self.effort.note_gap(Some(gap));
+                }
+                if gap >= probe.gap {
+                    break;
+                }
+            }
+            self.scan_list(aimed, list, &tables)?;
+            scanned += 1;
+        }
+        Ok(())
+    }
+
+    /// How far off a list is, in units of how far off the last row of the answer is so far.
+    fn gap(&self, aimed: &Aimed<'_, T>, list: usize) -> f32 {
+        let (share, reach) = aimed.lists[list];
+        let threshold = self.best.threshold() as f32;
+        match aimed.part.segment.header().space() {
+            Space::Distance => share / threshold.max(share * 1e-3).max(f32::MIN_POSITIVE),
+            Space::Product => (share - threshold) / reach.max(f32::MIN_POSITIVE),
+        }
+    }
+
+    /// About what share of the segment's rows passes.
+    fn share_passing(&self, aimed: &Aimed<'_, T>) -> Result<f64, Damage> {
+        let coded = aimed.part.segment.header().coded;
+        let step = coded.div_ceil(TESTED);
+        let tested = (0..coded).step_by(step);
+        let mut passing = 0;
+        for position in tested.clone() {
+            passing += usize::from(self.wants(aimed, position)?);
+        }
+        Ok((passing as f64).max(0.5) / tested.len() as f64)
+    }
+
+    fn scan_list(
+        &mut self,
+        aimed: &Aimed<'_, T>,
+        list: usize,
+        tables: &Tables,
+    ) -> Result<(), Damage> {
+        let segment = &aimed.part.segment;
+        let (share, reach) = aimed.lists[list];
+        let Range { start, end } = segment.list(list);
+        let blocks = segment.blocks(list)?;
+        let kernel = scan_kernel();
+        self.effort.lists += 1;
+        self.effort.scanned += end - start;
+        let margin = if segment.header().dim < NARROW { NARROW_MARGIN } else { SIGN_MARGIN };
+        let bias = margin * SIGN_DEVIATION * reach;
+        let mut next = 0;
+        loop {
+            let limit = self.best.threshold() as f32 - share;
+            let Some(found) = kernel(blocks, next, &Goal { tables, bias, limit }) else {
+                break;
+            };
+            let mut lanes = found.lanes;
+            while lanes != 0 {
+                let lane = lanes.trailing_zeros() as usize;
+                lanes &= lanes - 1;
+                let position = start + found.block * crate::vector::fastscan::LANES + lane;
+                if self.wants(aimed, position)? {
+                    prefetch(segment.fine_unchecked(position));
+                    self.flight.push(position as u32);
+                }
+            }
+            if self.flight.len() >= FLIGHT {
+                self.land(aimed, share, reach)?;
+            }
+            next = found.block + 1;
+        }
+        self.land(aimed, share, reach)
+    }
+
+    /// Refines the rows that were fetched.
+    fn land(&mut self, aimed: &Aimed<'_, T>, share: f32, reach: f32) -> Result<(), Damage> {
+        let mut flight = std::mem::take(&mut self.flight);
+        for position in flight.drain(..) {
+            self.refine(aimed, position, share, reach)?;
+        }
+        self.flight = flight;
+        Ok(())
+    }
+
+    #[inline]
+    fn refine(
+        &mut self,
+        aimed: &Aimed<'_, T>,
+        position: u32,
+        share: f32,
+        reach: f32,
+    ) -> Result<(), Damage> {
+        self.effort.refined += 1;
+        let code = aimed.part.segment.fine(position as usize)?;
+        let (key, deviation) = fine_key(&aimed.rotated, code, reach);
+        let (key, margin) = (share + key, FINE_MARGIN * deviation);
+        if f64::from(key - margin) <= self.best.threshold() {
+            self.refined.push(Refined { key, margin, part: aimed.number, position });
+            self.best.offer(Candidate {
+                key: key.into(),
+                row_id: position.into(),
+                position: (aimed.number, position),
+            });
+        }
+        Ok(())
+    }
+
+    /// Rows without codes: vectors of zeros under cosine, and of sizes that codes cannot hold.
+    fn visit_uncoded(&mut self, part: &Part) -> Result<(), Damage> {
+        let header = part.segment.header();
+        for position in header.coded..header.rows {
+            if !part.is_dead(position) && self.passes(part, position)? {
+                self.measure(part, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, part: &Part, position: usize) -> Result<f64, Damage> {
+        self.effort.measured += 1;
+        let distance = self.query.measure(part.segment.vector(position)?);
+        if distance.is_finite() {
+            self.hits.push(Hit { row_id: part.segment.row_id(position)?, distance });
+        }
+        Ok(key_of(self.query.metric(), distance))
+    }
+
+    /// The nearest rows of all that were visited, best first.
+    pub(super) fn finish(mut self, parts: &[Part]) -> Result<(Vec<Hit>, Effort), Damage> {
+        let mut refined = std::mem::take(&mut self.refined);
+        let threshold = self.best.threshold();
+        refined.retain(|row| f64::from(row.key - row.margin) <= threshold);
+        refined.sort_unstable_by(|a, b| {
+            a.key.total_cmp(&b.key).then((a.part, a.position).cmp(&(b.part, b.position)))
+        });
+        let mut best = TopK::new(self.query.top_k());
+        for hit in &self.hits {
+            let key = key_of(self.query.metric(), hit.distance);
+            best.offer(Candidate { key, row_id: hit.row_id, position: (0, 0) });
+        }
+        for (at, row) in refined.iter().enumerate() {
+            if f64::from(row.key - row.margin) > best.threshold() {
+                continue;
+            }
+            if let Some(next) = refined.get(at + 4) {
+                let part = &parts[next.part as usize];
+                prefetch(part.segment.vector_unchecked::<T>(next.position as usize));
+            }
+            let key = self.measure(&parts[row.part as usize], row.position as usize)?;
+            best.offer(Candidate { key, row_id: at as i64, position: (0, 0) });
+        }
+        let mut hits = self.hits;
+        hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
+        hits.truncate(self.query.top_k());
+        Ok((hits, self.effort))
+    }
+}
+
+/// What codes estimate, from a distance.
+fn key_of(metric: Metric, distance: f64) -> f64 {
+    match metric {
+        Metric::L2 => distance * distance,
+        // Vectors of length 1 are at the squared distance 2 - 2 cos.
+        Metric::Cosine => 2.0 * distance,
+        Metric::InnerProduct => distance,
+    }
+}

@@ -1,0 +1,304 @@
+//! A segment file, mapped into memory: read-only, and so shared by all processes that use it.
+//!
+//! A file is checked as it is read: its header when it is opened, every chunk when something in it
+//! is first asked for. Opening one therefore costs the same however large it is.
+
+#![allow(unsafe_code, reason = "mapping a file into memory")]
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytemuck::Pod;
+use memmap2::Mmap;
+
+use super::Damage;
+use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, Section};
+use crate::vector::{BLOCK_ROWS, BlockView, Real, RowMeta, fastscan, rabitq};
+
+/// A segment: immutable once it is written.
+#[derive(Debug)]
+pub struct Segment {
+    path: PathBuf,
+    identity: Identity,
+    map: Mmap,
+    header: Header,
+    layout: Layout,
+    /// The first row of each list, then the number of coded rows.
+    starts: Vec<usize>,
+    /// The first block of each list, then the number of blocks.
+    block_starts: Vec<usize>,
+    /// The chunks that were found to be whole, a bit for each.
+    checked: Vec<AtomicU64>,
+}
+
+/// What tells that a file was changed or replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    length: u64,
+    modified: Option<std::time::SystemTime>,
+    #[cfg(unix)]
+    device_and_inode: (u64, u64),
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            #[cfg(unix)]
+            device_and_inode: {
+                use std::os::unix::fs::MetadataExt;
+                (metadata.dev(), metadata.ino())
+            },
+        }
+    }
+}
+
+impl Segment {
+    /// Opens the segment that has this stamp.
+    pub fn open(path: &Path, stamp: u64) -> Result<Self, Damage> {
+        let cannot = |cause: &io::Error| match cause.kind() {
+            io::ErrorKind::NotFound => Damage::missing(),
+            _ => Damage::new(format!("it cannot be read ({cause})")),
+        };
+        let file = File::open(path).map_err(|cause| cannot(&cause))?;
+        let metadata = file.metadata().map_err(|cause| cannot(&cause))?;
+        if metadata.len() < HEADER_BYTES as u64 {
+            return Err(Damage::new("it is cut off within its header"));
+        }
+        // SAFETY: index files are written under another name, renamed when they are complete, and
+        // never written again. Somebody else may still change one: `is_unchanged` is asked before
+        // every search, chunks are checked before they are used, and all that is read from them is
+        // numbers, whose every bit pattern is valid.
+        let map = unsafe { Mmap::map(&file) }.map_err(|cause| cannot(&cause))?;
+        let header = Header::decode(&map)?;
+        if header.stamp != stamp {
+            return Err(Damage::new("it is another index file under this one's name"));
+        }
+        let layout = header.layout();
+        if crc32fast::hash(&map[layout.range(Section::Chunks)]) != header.chunks_crc {
+            return Err(Damage::new("its list of checksums is wrong"));
+        }
+        let chunks = layout.body().len().div_ceil(CHUNK_BYTES);
+        let mut segment = Self {
+            path: path.to_owned(),
+            identity: Identity::of(&metadata),
+            map,
+            header,
+            layout,
+            starts: Vec::new(),
+            block_starts: Vec::new(),
+            checked: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+        };
+        segment.read_lists()?;
+        Ok(segment)
+    }
+
+    fn read_lists(&mut self) -> Result<(), Damage> {
+        let starts: Vec<usize> = self
+            .numbers::<u32>(Section::Starts, 0..self.header.lists + 1)?
+            .iter()
+            .map(|start| *start as usize)
+            .collect();
+        let mut blocks = vec![0];
+        for pair in starts.windows(2) {
+            let rows =
+                pair[1].checked_sub(pair[0]).ok_or_else(|| Damage::new("its lists overlap"))?;
+            blocks.push(blocks[blocks.len() - 1] + rows.div_ceil(fastscan::LANES));
+        }
+        if starts.first() != Some(&0)
+            || starts.last() != Some(&self.header.coded)
+            || blocks.last() != Some(&self.header.blocks)
+        {
+            return Err(Damage::new("its lists do not add up"));
+        }
+        (self.starts, self.block_starts) = (starts, blocks);
+        Ok(())
+    }
+
+    /// What it holds.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether the file is still the one that was opened.
+    pub fn is_unchanged(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|found| Identity::of(&found) == self.identity)
+    }
+
+    /// Checks the whole file.
+    pub fn verify(&self) -> Result<(), Damage> {
+        self.check(self.layout.body())
+    }
+
+    /// Sees to it that these bytes are what was written.
+    #[inline]
+    fn check(&self, range: Range<usize>) -> Result<(), Damage> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let first = (range.start - HEADER_BYTES) / CHUNK_BYTES;
+        let last = (range.end - 1 - HEADER_BYTES) / CHUNK_BYTES;
+        for chunk in first..=last {
+            if self.checked[chunk / 64].load(Relaxed) >> (chunk % 64) & 1 == 0 {
+                self.check_chunk(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_chunk(&self, chunk: usize) -> Result<(), Damage> {
+        let crcs: &[u32] = bytemuck::cast_slice(&self.map[self.layout.range(Section::Chunks)]);
+        if crc32fast::hash(&self.map[self.layout.chunk(chunk)]) != crcs[chunk] {
+            let at = self.layout.chunk(chunk).start;
+            return Err(Damage::new(format!(
+                "the checksum of its part from byte {at} on is wrong"
+            )));
+        }
+        self.checked[chunk / 64].fetch_or(1 << (chunk % 64), Relaxed);
+        Ok(())
+    }
+
+    /// Items of a section.
+    #[inline]
+    fn numbers<N: Pod>(&self, section: Section, items: Range<usize>) -> Result<&[N], Damage> {
+        let start = self.layout.range(section).start;
+        let range = start + items.start * size_of::<N>()..start + items.end * size_of::<N>();
+        self.check(range.clone())?;
+        Ok(bytemuck::cast_slice(&self.map[range]))
+    }
+
+    /// The rotated mean, which is taken from every vector.
+    pub fn mean(&self) -> Result<&[f32], Damage> {
+        self.numbers(Section::Mean, 0..self.header.padded())
+    }
+
+    /// The lists' rotated centroids.
+    pub fn centroids(&self) -> Result<&[f32], Damage> {
+        self.numbers(Section::Centroids, 0..self.header.lists * self.header.padded())
+    }
+
+    /// The positions of a list's rows.
+    #[inline]
+    pub fn list(&self, list: usize) -> Range<usize> {
+        self.starts[list]..self.starts[list + 1]
+    }
+
+    /// A list's blocks of 1-bit codes.
+    #[inline]
+    pub fn blocks(&self, list: usize) -> Result<&[u8], Damage> {
+        let bytes = fastscan::block_bytes(self.header.padded());
+        let blocks = self.block_starts[list] * bytes..self.block_starts[list + 1] * bytes;
+        self.numbers(Section::Blocks, blocks)
+    }
+
+    /// A coded row's 8-bit code.
+    #[inline]
+    pub fn fine(&self, position: usize) -> Result<&[u8], Damage> {
+        let bytes = rabitq::fine_bytes(self.header.padded());
+        self.numbers(Section::Fine, position * bytes..(position + 1) * bytes)
+    }
+
+    /// The same, of any content, for a hint to the CPU.
+    #[inline]
+    pub fn fine_unchecked(&self, position: usize) -> &[u8] {
+        let bytes = rabitq::fine_bytes(self.header.padded());
+        let start = self.layout.range(Section::Fine).start + position * bytes;
+        &self.map[start..start + bytes]
+    }
+
+    /// A row's id.
+    #[inline]
+    pub fn row_id(&self, position: usize) -> Result<i64, Damage> {
+        Ok(self.numbers::<i64>(Section::RowIds, position..position + 1)?[0])
+    }
+
+    /// All row ids.
+    pub fn row_ids(&self) -> Result<&[i64], Damage> {
+        self.numbers(Section::RowIds, 0..self.header.rows)
+    }
+
+    /// What is known of a row besides its vector.
+    #[inline]
+    pub fn meta(&self, position: usize) -> Result<RowMeta, Damage> {
+        let one = position..position + 1;
+        Ok(RowMeta {
+            row_id: self.row_id(position)?,
+            expires_at: self.numbers::<i64>(Section::Expiries, one.clone())?[0],
+            event: self.numbers::<i64>(Section::Events, one)?[0],
+        })
+    }
+
+    /// A row's vector, padded to its stride.
+    pub fn vector<T: Real>(&self, position: usize) -> Result<&[T], Damage> {
+        let stride = self.header.stride();
+        self.numbers(Section::Vectors, position * stride..(position + 1) * stride)
+    }
+
+    /// The position of a row, if it is in the segment.
+    pub fn position(&self, row_id: i64) -> Result<Option<usize>, Damage> {
+        let rows = self.header.rows;
+        let sorted: &[i64] = if self.header.ordered {
+            self.numbers(Section::RowIds, 0..rows)?
+        } else {
+            self.numbers(Section::SortedIds, 0..rows)?
+        };
+        // Where ids have no gaps, the first guess is right.
+        let guess = sorted.first().map_or(0, |first| row_id.wrapping_sub(*first).max(0) as usize);
+        let at = match sorted.get(guess) {
+            Some(found) if *found == row_id => guess,
+            _ => match sorted.binary_search(&row_id) {
+                Ok(at) => at,
+                Err(_) => return Ok(None),
+            },
+        };
+        if self.header.ordered {
+            return Ok(Some(at));
+        }
+        let position = self.numbers::<u32>(Section::SortedPositions, at..at + 1)?[0] as usize;
+        if position < rows { Ok(Some(position)) } else { Err(Damage::new("a position is wrong")) }
+    }
+
+    /// The same, of any content, for a hint to the CPU.
+    pub fn vector_unchecked<T: Real>(&self, position: usize) -> &[T] {
+        let bytes = self.header.stride() * size_of::<T>();
+        let start = self.layout.range(Section::Vectors).start + position * bytes;
+        bytemuck::cast_slice(&self.map[start..start + bytes])
+    }
+
+    /// All vectors, as exact scans see them; `dead` has a bit for each row, or none at all.
+    pub fn views<'a, T: Real>(&'a self, dead: &'a [u64]) -> Result<Vec<BlockView<'a, T>>, Damage> {
+        let stride = self.header.stride();
+        let starts = (0..self.header.rows).step_by(BLOCK_ROWS);
+        let view = |start: usize| {
+            let rows = start..(start + BLOCK_ROWS).min(self.header.rows);
+            let row_ids: &[i64] = self.numbers(Section::RowIds, rows.clone())?;
+            let span = row_ids[row_ids.len() - 1].wrapping_sub(row_ids[0]);
+            Ok(BlockView {
+                stride,
+                rows: self.numbers(Section::Vectors, start * stride..rows.end * stride)?,
+                row_ids,
+                expires_at: self.numbers(Section::Expiries, rows.clone())?,
+                events: self.numbers(Section::Events, rows.clone())?,
+                inverse_norms: self.numbers(Section::InverseNorms, rows)?,
+                is_run: self.header.ordered && span == row_ids.len() as i64 - 1,
+                dead: dead.get(start / 64..).unwrap_or_default(),
+            })
+        };
+        starts.map(view).collect()
+    }
+}

@@ -1,0 +1,167 @@
+//! All vectors of a feature as of one moment: those in segments, and those in memory.
+
+use std::sync::Arc;
+
+use super::probes::Probes;
+use super::search::{Effort, Reach, Search};
+use super::{Damage, Segment};
+use crate::vector::{
+    Block, BlockView, Hit, Metric, Query, Real, Rotation, Scope, in_threads, scan, scan_many,
+};
+
+/// Where the random rotation starts. It is part of the file format.
+pub(super) const ROTATION_SEED: u64 = 0x5EED_0F46_4541_5354;
+
+/// A segment, and which of its rows are still there.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// A bit for each row that was deleted or written anew since; no words at all if none was.
+    pub dead: Arc<Vec<u64>>,
+    /// The rows that are still there.
+    pub live: usize,
+    /// How many lists a search goes through.
+    pub probes: Arc<Probes>,
+    /// Whether the codes were found not to do, so that every vector has to be compared.
+    pub exact: bool,
+}
+
+impl Part {
+    /// All rows of a segment.
+    pub fn new(segment: Arc<Segment>, probes: Probes, exact: bool) -> Self {
+        let live = segment.header().rows;
+        Self { segment, dead: Arc::default(), live, probes: Arc::new(probes), exact }
+    }
+
+    /// Whether the row is not there any more.
+    #[inline]
+    pub fn is_dead(&self, position: usize) -> bool {
+        self.dead.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
+    }
+
+    /// Takes note that a row was deleted or written anew.
+    pub fn bury(&mut self, row_id: i64) -> Result<(), Damage> {
+        let Some(position) = self.segment.position(row_id)? else {
+            return Ok(());
+        };
+        if !self.is_dead(position) {
+            let words = self.segment.header().rows.div_ceil(64);
+            let dead = Arc::make_mut(&mut self.dead);
+            dead.resize(words, 0);
+            dead[position / 64] |= 1 << (position % 64);
+            self.live -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// The vectors as they were at one moment; cheap to take, unaffected by later changes.
+#[derive(Debug, Clone)]
+pub struct VectorSet<T> {
+    blocks: Vec<Arc<Block<T>>>,
+    parts: Vec<Part>,
+}
+
+/// How a set was searched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Strategy {
+    /// Every vector in question was compared.
+    Exact,
+    /// By index, with this effort for all queries together.
+    Index(Effort),
+}
+
+/// Everything but the queries.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// Which rows are in question.
+    pub scope: Scope<'a>,
+    /// The most threads.
+    pub threads: usize,
+    /// Whether every vector in question is to be compared.
+    pub exact: bool,
+    /// How far a search by index goes.
+    pub reach: Reach,
+}
+
+impl<T: Real> VectorSet<T> {
+    /// Vectors in memory, and in segments.
+    pub fn new(blocks: Vec<Arc<Block<T>>>, parts: Vec<Part>) -> Self {
+        Self { blocks, parts }
+    }
+
+    /// Number of vectors.
+    pub fn len(&self) -> usize {
+        let resident: usize = self.blocks.iter().map(|block| block.len()).sum();
+        resident + self.parts.iter().map(|part| part.live).sum::<usize>()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The vectors that are in memory alone.
+    pub fn resident(&self) -> Vec<BlockView<'_, T>> {
+        self.blocks.iter().map(|block| block.view()).collect()
+    }
+
+    /// The segments.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The nearest rows to each query, best first.
+    ///
+    /// By index where there is one for the metric, otherwise by an exact scan ([`scan_many`]).
+    /// Either way a row's distance is computed from its vector in double precision.
+    pub fn search(
+        &self,
+        queries: &[Query<T>],
+        how: &How<'_>,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy), Damage> {
+        let metric = queries.first().map_or(Metric::L2, Query::metric);
+        let serves = |part: &Part| !part.exact && part.segment.header().metric == metric;
+        let is_exact = how.exact || self.parts.is_empty() || !self.parts.iter().all(serves);
+        if is_exact || !queries.iter().all(Query::is_regular) {
+            let mut views = self.resident();
+            for part in &self.parts {
+                views.extend(part.segment.views::<T>(&part.dead)?);
+            }
+            let hits = scan_many(&views, queries, &how.scope, how.threads);
+            return Ok((hits, Strategy::Exact));
+        }
+        let rotation = Rotation::new(self.parts[0].segment.header().dim, ROTATION_SEED);
+        let share = queries.len().div_ceil(how.threads.max(1)).max(1);
+        let parts = in_threads(queries.chunks(share).collect(), |queries: &[Query<T>]| {
+            let threads = if queries.len() == 1 { how.threads } else { 1 };
+            let answers = queries.iter().map(|query| self.by_index(query, &rotation, how, threads));
+            answers.collect::<Result<Vec<_>, Damage>>()
+        });
+        let mut effort = Effort::default();
+        let mut hits = Vec::with_capacity(queries.len());
+        for part in parts {
+            for (found, spent) in part? {
+                hits.push(found);
+                effort += spent;
+            }
+        }
+        Ok((hits, Strategy::Index(effort)))
+    }
+
+    fn by_index(
+        &self,
+        query: &Query<T>,
+        rotation: &Rotation,
+        how: &How<'_>,
+        threads: usize,
+    ) -> Result<(Vec<Hit>, Effort), Damage> {
+        let known = scan(&self.resident(), query, &how.scope, threads);
+        let mut search = Search::new(query, rotation, &how.scope, how.reach, known);
+        for (number, part) in self.parts.iter().enumerate() {
+            search.visit(number, part)?;
+        }
+        search.finish(&self.parts)
+    }
+}

@@ -1,0 +1,87 @@
+//! Vectors on their way from the database into a segment: in a file, so that a build needs little
+//! memory however many they are, and no longer holds its snapshot.
+
+#![allow(unsafe_code, reason = "mapping a file into memory")]
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+
+use bytemuck::cast_slice;
+use memmap2::Mmap;
+
+use super::resident::read_elements;
+use crate::schema::Element;
+use crate::vector::{Real, RowMeta};
+
+/// Vectors being written.
+#[derive(Debug)]
+pub struct Staging<T> {
+    file: BufWriter<File>,
+    dim: usize,
+    rows: Vec<RowMeta>,
+    scratch: Vec<T>,
+}
+
+/// Vectors that were written, in the order they came.
+#[derive(Debug)]
+pub struct Staged<T> {
+    /// Nothing, if there are no vectors.
+    map: Option<Mmap>,
+    dim: usize,
+    /// What is known of the rows.
+    pub rows: Vec<RowMeta>,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Real> Staging<T> {
+    /// Writes vectors of `dim` elements to an empty file, which nobody else may touch.
+    pub fn new(file: File, dim: usize) -> Self {
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Self { file, dim, rows: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// Takes a row's vector; one of another length is passed over.
+    pub fn put(&mut self, row: RowMeta, element: Element, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() != self.dim * element.width() {
+            return Ok(());
+        }
+        self.scratch.clear();
+        read_elements(element, bytes, &mut self.scratch);
+        self.file.write_all(cast_slice(&self.scratch))?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Number of vectors so far.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none so far.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The vectors, for reading.
+    pub fn finish(self) -> io::Result<Staged<T>> {
+        let Self { file, dim, rows, .. } = self;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        // SAFETY: the file is the builder's own, under a name that nobody else knows, and is not
+        // written any more.
+        let map = if rows.is_empty() { None } else { Some(unsafe { Mmap::map(&file) }?) };
+        Ok(Staged { map, dim, rows, element: std::marker::PhantomData })
+    }
+}
+
+impl<T: Real> Staged<T> {
+    /// Elements of a vector.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// One vector.
+    pub fn vector(&self, row: usize) -> &[T] {
+        let vectors: &[T] = cast_slice(self.map.as_deref().unwrap_or_default());
+        &vectors[row * self.dim..][..self.dim]
+    }
+}

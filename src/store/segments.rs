@@ -1,0 +1,177 @@
+//! The manifest of index files: which segments each index has, and which changes they cover.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::changes::{pack, unpack};
+use super::connections::{Snapshot, WriteTxn};
+use crate::error::{Error, ErrorKind, Result};
+
+pub(super) const CREATE: &str = "
+    CREATE TABLE _feast_vector_indexes (
+        table_id INTEGER NOT NULL,
+        column_id INTEGER NOT NULL,
+        dim INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (table_id, column_id, dim)
+    ) WITHOUT ROWID;
+    CREATE TABLE _feast_vector_segments (
+        segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        table_id INTEGER NOT NULL,
+        column_id INTEGER NOT NULL,
+        dim INTEGER NOT NULL,
+        file TEXT NOT NULL UNIQUE,
+        stamp INTEGER NOT NULL,
+        dead BLOB NOT NULL,
+        report TEXT NOT NULL
+    );
+";
+
+/// Which vectors are indexed together: those of a column that have this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IndexId {
+    /// The table.
+    pub table_id: i64,
+    /// The column.
+    pub column_id: u32,
+    /// Elements of a vector.
+    pub dim: usize,
+}
+
+/// An index as a transaction sees it: the segments' rows, less those that are dead, are all rows
+/// that had a vector after the change `seq`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexState {
+    /// Number of the last change that the segments cover.
+    pub seq: i64,
+    /// The segments, the oldest first.
+    pub segments: Vec<SegmentEntry>,
+}
+
+/// A segment's entry in the manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SegmentEntry {
+    /// Its number; 0 for one that is not entered yet.
+    pub segment_id: i64,
+    /// The name of its file.
+    pub file: String,
+    /// What its file has to say of itself.
+    pub stamp: u64,
+    /// Rows of it that were deleted or rewritten up to `seq`, in ascending order.
+    pub dead: Vec<i64>,
+    /// How it was built and what was measured; JSON.
+    pub report: String,
+}
+
+impl Snapshot<'_> {
+    /// The index, if there is one.
+    pub fn index(&self, id: IndexId) -> Result<Option<IndexState>> {
+        let key = params![id.table_id, id.column_id, id.dim as i64];
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq FROM _feast_vector_indexes
+             WHERE table_id = ?1 AND column_id = ?2 AND dim = ?3",
+        )?;
+        let Some(seq) = statement.query_row(key, |row| row.get(0)).optional()? else {
+            return Ok(None);
+        };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT segment_id, file, stamp, dead, report FROM _feast_vector_segments
+             WHERE table_id = ?1 AND column_id = ?2 AND dim = ?3 ORDER BY segment_id",
+        )?;
+        let mut rows = statement.query(key)?;
+        let mut segments = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut dead = Vec::new();
+            let packed = row.get_ref(3)?.as_blob().unwrap_or_default();
+            if !packed.is_empty() {
+                unpack(packed, &mut dead)?;
+            }
+            segments.push(SegmentEntry {
+                segment_id: row.get(0)?,
+                file: row.get(1)?,
+                stamp: row.get::<_, i64>(2)?.cast_unsigned(),
+                dead,
+                report: row.get(4)?,
+            });
+        }
+        Ok(Some(IndexState { seq, segments }))
+    }
+
+    /// The lengths that vectors of a column are indexed by.
+    pub fn indexed_lengths(&self, table_id: i64, column_id: u32) -> Result<Vec<usize>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT dim FROM _feast_vector_indexes WHERE table_id = ?1 AND column_id = ?2",
+        )?;
+        let lengths = statement
+            .query_map(params![table_id, column_id], |row| row.get::<_, i64>(0))?
+            .map(|length| length.map(|length| length as usize));
+        Ok(lengths.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The files of all segments of all indexes.
+    pub fn segment_files(&self) -> Result<Vec<String>> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT file FROM _feast_vector_segments")?;
+        let files = statement.query_map([], |row| row.get(0))?;
+        Ok(files.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+impl WriteTxn<'_> {
+    /// Makes the index this, and tells whoever follows the table. Segments that are not among
+    /// these are taken out, new ones entered.
+    pub fn publish_index(&self, id: IndexId, index: &IndexState) -> Result<()> {
+        self.remove_index(id)?;
+        if !index.segments.is_empty() {
+            self.connection.execute(
+                "INSERT INTO _feast_vector_indexes VALUES (?1, ?2, ?3, ?4)",
+                params![id.table_id, id.column_id, id.dim as i64, index.seq],
+            )?;
+        }
+        for segment in &index.segments {
+            self.connection.execute(
+                "INSERT INTO _feast_vector_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    (segment.segment_id > 0).then_some(segment.segment_id),
+                    id.table_id,
+                    id.column_id,
+                    id.dim as i64,
+                    segment.file,
+                    segment.stamp.cast_signed(),
+                    if segment.dead.is_empty() { Vec::new() } else { pack(&segment.dead) },
+                    segment.report,
+                ],
+            )?;
+        }
+        let changed = self.connection.execute(
+            "UPDATE _feast_vector_tables SET index_version = index_version + 1
+             WHERE table_id = ?1",
+            [id.table_id],
+        )?;
+        if changed == 1 {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::UnknownFeature, "the table of the index is gone"))
+    }
+
+    fn remove_index(&self, id: IndexId) -> Result<()> {
+        for table in ["_feast_vector_indexes", "_feast_vector_segments"] {
+            let sql =
+                format!("DELETE FROM {table} WHERE table_id = ?1 AND column_id = ?2 AND dim = ?3");
+            self.connection.execute(&sql, params![id.table_id, id.column_id, id.dim as i64])?;
+        }
+        Ok(())
+    }
+
+    /// Takes out the indexes of columns that the table has no more.
+    pub(super) fn forget_lost_indexes(&self, table_id: i64) -> Result<()> {
+        for table in ["_feast_vector_indexes", "_feast_vector_segments"] {
+            let sql = format!(
+                "DELETE FROM {table} WHERE table_id = ?1 AND column_id NOT IN (
+                     SELECT column_id FROM _feast_vector_columns
+                     WHERE table_id = ?1 AND role = 'feature')"
+            );
+            self.connection.execute(&sql, [table_id])?;
+        }
+        Ok(())
+    }
+}
