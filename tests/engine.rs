@@ -142,11 +142,8 @@ fn brute_force(
         .iter()
         .map(|&(id, round)| {
             let vector = embedding(id, round);
-            let distance = feast_vector::vector::distance(
-                metric,
-                query.iter().copied(),
-                vector.iter().map(|x| f64::from(*x)),
-            );
+            let vector: Vec<f64> = vector.iter().map(|x| f64::from(*x)).collect();
+            let distance = feast_vector::vector::distance(metric, query, &vector);
             (id, distance)
         })
         .collect();

@@ -11,8 +11,7 @@ use ndarray::{Array2, ArrayViewMut1};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-use super::format::{Header, Layout, Section};
-use super::set::ROTATION_SEED;
+use super::format::{Header, Layout, ROTATION_SEED, Section};
 use super::staging::Staged;
 use super::{Damage, Part, Segment, measure};
 use crate::vector::{
@@ -494,6 +493,15 @@ impl Layouted {
         let centroids = self.centroids.as_standard_layout();
         let centroids = centroids.as_slice().unwrap_or_default();
         self.put(file, Section::Centroids, 0, cast_slice(centroids))?;
+        let padded = self.header.padded();
+        let (fine_bytes, nowhere) = (rabitq::fine_bytes(padded), vec![0.0; padded]);
+        let mut codes = Vec::new();
+        let codes = Scratch::bytes(&mut codes, self.header.lists * fine_bytes);
+        for (list, code) in codes.chunks_exact_mut(fine_bytes).enumerate() {
+            let centroid = &centroids[list * padded..][..padded];
+            rabitq::put_fine(self.header.space(), centroid, &nowhere, list as u32, code);
+        }
+        self.put(file, Section::CentroidCodes, 0, codes)?;
         let mut starts: Vec<u32> = self.lists.iter().map(|(_, first, _)| *first as u32).collect();
         starts.push(self.header.coded as u32);
         self.put(file, Section::Starts, 0, cast_slice(&starts))?;

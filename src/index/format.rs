@@ -10,6 +10,9 @@ use crate::vector::{Metric, fastscan, padded, rabitq, stride};
 const MAGIC: [u8; 8] = *b"FVECIDX\0";
 const VERSION: u32 = 1;
 
+/// Where the random rotation starts.
+pub(super) const ROTATION_SEED: u64 = 0x5EED_0F46_4541_5354;
+
 /// Bytes of the header; the sections follow.
 pub(super) const HEADER_BYTES: usize = 4096;
 
@@ -89,6 +92,8 @@ pub(super) enum Section {
     Mean,
     /// The lists' rotated centroids: `f32`.
     Centroids,
+    /// The centroids' 8-bit codes.
+    CentroidCodes,
     /// For each list the position of its first row, then the number of coded rows: `u32`.
     Starts,
     /// The lists' blocks of 1-bit codes.
@@ -113,9 +118,10 @@ pub(super) enum Section {
     Chunks,
 }
 
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     Section::Mean,
     Section::Centroids,
+    Section::CentroidCodes,
     Section::Starts,
     Section::Blocks,
     Section::Fine,
@@ -191,6 +197,7 @@ impl Header {
         match section {
             Section::Mean => padded * 4,
             Section::Centroids => self.lists * padded * 4,
+            Section::CentroidCodes => self.lists * rabitq::fine_bytes(padded),
             Section::Starts => (self.lists + 1) * 4,
             Section::Blocks => self.blocks * fastscan::block_bytes(padded),
             Section::Fine => self.coded * rabitq::fine_bytes(padded),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::probes::Probe;
 use super::{Damage, Part};
 use crate::vector::fastscan::{Goal, Tables, scan_kernel};
-use crate::vector::rabitq::{SIGN_DEVIATION, Space, fine_key, list_of};
+use crate::vector::rabitq::{SIGN_DEVIATION, Space, fine_bytes, fine_key, list_of};
 use crate::vector::{
     Candidate, Hit, Kernels, Metric, Query, Real, Rotation, RowSet, Scope, TopK, prefetch,
 };
@@ -107,15 +107,91 @@ pub(super) struct Search<'a, T> {
 }
 
 /// A query as one segment sees it.
-struct Aimed<'a, T> {
+struct Aimed<'a> {
     number: u32,
     part: &'a Part,
-    vectors: std::marker::PhantomData<T>,
     rotated: Vec<f32>,
-    /// For each list its share of a key, and how far the query is from its centroid.
-    lists: Vec<(f32, f32)>,
+    /// What is in every list's share of a key, and for products the query's length.
+    common: f32,
+    length: f32,
     /// Whether rows have to be looked at to know whether they are in question.
     tests_rows: bool,
+}
+
+/// A query as one list sees it.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    number: usize,
+    /// Its share of a key.
+    share: f32,
+    /// How far the query is from its centroid; for products the query's length.
+    reach: f32,
+}
+
+impl<'a> Aimed<'a> {
+    /// Turns the query to the segment's mean.
+    fn new(
+        rotated: &[f32],
+        scope: &Scope<'_>,
+        number: usize,
+        part: &'a Part,
+    ) -> Result<Self, Damage> {
+        let header = part.segment.header();
+        let mean = part.segment.mean()?;
+        let mut rotated = rotated.to_vec();
+        let mut common = [0.0];
+        match header.space() {
+            Space::Distance => {
+                for (x, mean) in rotated.iter_mut().zip(mean) {
+                    *x -= mean;
+                }
+            }
+            Space::Product => (f32::kernels().dot)(&rotated, mean, &mut common),
+        }
+        let square = rotated.iter().map(|x| x * x).sum::<f32>();
+        if header.space() == Space::Distance {
+            common[0] = -square;
+        }
+        Ok(Self {
+            number: number as u32,
+            part,
+            rotated,
+            common: -common[0],
+            length: square.sqrt(),
+            tests_rows: scope.rows.is_some()
+                || scope.not_before > header.least_event
+                || scope.now >= header.least_expiry,
+        })
+    }
+
+    /// About each list's share of a key, with the list's number.
+    fn order(&self) -> Result<Vec<(f32, u32)>, Damage> {
+        let segment = &self.part.segment;
+        let bytes = fine_bytes(segment.header().padded());
+        let codes = segment.centroid_codes()?.chunks_exact(bytes);
+        Ok(codes
+            .zip(0..)
+            .map(|(code, list)| (fine_key(&self.rotated, code, 0.0).0, list))
+            .collect())
+    }
+
+    fn list(&self, number: usize) -> Result<List, Damage> {
+        let segment = &self.part.segment;
+        let kernels: &Kernels<f32> = f32::kernels();
+        let mut out = [0.0];
+        let centroid = segment.centroid(number)?;
+        let (share, reach) = match segment.header().space() {
+            Space::Distance => {
+                (kernels.l2_squared)(&self.rotated, centroid, &mut out);
+                (out[0], out[0].sqrt())
+            }
+            Space::Product => {
+                (kernels.dot)(&self.rotated, centroid, &mut out);
+                (self.common - out[0], self.length)
+            }
+        };
+        Ok(List { number, share, reach })
+    }
 }
 
 impl<'a, T: Real> Search<'a, T> {
@@ -155,7 +231,7 @@ impl<'a, T: Real> Search<'a, T> {
         if header.coded == 0 {
             return Ok(());
         }
-        let aimed = self.aim(number as u32, part)?;
+        let aimed = Aimed::new(&self.rotated, self.scope, number, part)?;
         let in_question = self.scope.rows.map(RowSet::len);
         if in_question.is_some_and(|rows| rows <= self.query.top_k().max(header.coded / FINE_COST))
             && self.gather(&aimed)?
@@ -165,44 +241,9 @@ impl<'a, T: Real> Search<'a, T> {
         self.probe(&aimed)
     }
 
-    fn aim<'p>(&self, number: u32, part: &'p Part) -> Result<Aimed<'p, T>, Damage> {
-        let segment = &part.segment;
-        let header = segment.header();
-        let (mean, centroids) = (segment.mean()?, segment.centroids()?);
-        let kernels: &Kernels<f32> = f32::kernels();
-        let mut rotated = self.rotated.clone();
-        let mut products = vec![0.0; header.lists];
-        let lists = match header.space() {
-            Space::Distance => {
-                for (x, mean) in rotated.iter_mut().zip(mean) {
-                    *x -= mean;
-                }
-                (kernels.l2_squared)(&rotated, centroids, &mut products);
-                products.into_iter().map(|square| (square, square.sqrt())).collect()
-            }
-            Space::Product => {
-                let mut of_mean = [0.0];
-                (kernels.dot)(&rotated, mean, &mut of_mean);
-                (kernels.dot)(&rotated, centroids, &mut products);
-                let length = rotated.iter().map(|x| x * x).sum::<f32>().sqrt();
-                products.into_iter().map(|dot| (-dot - of_mean[0], length)).collect()
-            }
-        };
-        Ok(Aimed {
-            number,
-            part,
-            vectors: std::marker::PhantomData,
-            rotated,
-            lists,
-            tests_rows: self.scope.rows.is_some()
-                || self.scope.not_before > header.least_event
-                || self.scope.now >= header.least_expiry,
-        })
-    }
-
     /// Whether the row is in question.
     #[inline]
-    fn wants(&self, aimed: &Aimed<'_, T>, position: usize) -> Result<bool, Damage> {
+    fn wants(&self, aimed: &Aimed<'_>, position: usize) -> Result<bool, Damage> {
         if aimed.part.is_dead(position) {
             return Ok(false);
         }
@@ -215,6 +256,10 @@ impl<'a, T: Real> Search<'a, T> {
         {
             return Ok(false);
         }
+        self.is_in_time(part, position)
+    }
+
+    fn is_in_time(&self, part: &Part, position: usize) -> Result<bool, Damage> {
         let header = part.segment.header();
         if self.scope.now < header.least_expiry && self.scope.not_before <= header.least_event {
             return Ok(true);
@@ -225,7 +270,7 @@ impl<'a, T: Real> Search<'a, T> {
 
     /// Reads the 8-bit codes of all rows that pass the filter; `false` if they turn out to be so
     /// many that scanning is faster.
-    fn gather(&mut self, aimed: &Aimed<'_, T>) -> Result<bool, Damage> {
+    fn gather(&mut self, aimed: &Aimed<'_>) -> Result<bool, Damage> {
         let Some(rows) = self.scope.rows else {
             return Ok(false);
         };
@@ -235,37 +280,42 @@ impl<'a, T: Real> Search<'a, T> {
         for row_id in rows.iter() {
             if let Some(position) = segment.position(row_id)?
                 && position < coded
-                && self.wants(aimed, position)?
+                && !aimed.part.is_dead(position)
+                && self.is_in_time(aimed.part, position)?
             {
                 positions.push(position as u32);
             }
         }
+        let mut lists: Vec<Option<List>> = vec![None; segment.header().lists];
         for (at, &position) in positions.iter().enumerate() {
             if let Some(next) = positions.get(at + FLIGHT / 2) {
                 prefetch(segment.fine_unchecked(*next as usize));
             }
-            let list = list_of(segment.fine(position as usize)?, padded) as usize;
-            let (share, reach) =
-                *aimed.lists.get(list).ok_or_else(|| Damage::new("a list's number is wrong"))?;
-            self.refine(aimed, position, share, reach)?;
+            let number = list_of(segment.fine(position as usize)?, padded) as usize;
+            let list =
+                lists.get_mut(number).ok_or_else(|| Damage::new("a list's number is wrong"))?;
+            let list = match *list {
+                Some(list) => list,
+                None => *list.insert(aimed.list(number)?),
+            };
+            self.refine(aimed, position, list)?;
         }
         Ok(true)
     }
 
     /// Scans the nearest lists.
-    fn probe(&mut self, aimed: &Aimed<'_, T>) -> Result<(), Damage> {
+    fn probe(&mut self, aimed: &Aimed<'_>) -> Result<(), Damage> {
         let tables = Tables::new(&aimed.rotated);
-        let all = aimed.lists.len();
+        let all = aimed.part.segment.header().lists;
         if all == 1 {
-            return self.scan_list(aimed, 0, &tables);
+            return self.scan_list(aimed, aimed.list(0)?, &tables);
         }
         let share = if aimed.tests_rows { self.share_passing(aimed)? } else { 1.0 };
         let probe = match self.reach {
             Reach::Lists(lists) => Probe { lists, gap: f32::NEG_INFINITY },
             Reach::Measured => aimed.part.probes.probe(self.query.top_k() as f64 / share),
         };
-        let mut order: Vec<(f32, u32)> =
-            aimed.lists.iter().zip(0..).map(|((share, _), list)| (*share, list)).collect();
+        let mut order = aimed.order()?;
         let nearer = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         let wanted = probe.lists.clamp(1, all);
         let (mut sorted, mut scanned) = (0, 0);
@@ -280,7 +330,7 @@ impl<'a, T: Real> Search<'a, T> {
                 rest[..next].sort_unstable_by(nearer);
                 sorted += next;
             }
-            let list = order[scanned].1 as usize;
+            let list = aimed.list(order[scanned].1 as usize)?;
             if scanned >= wanted && self.best.threshold() < f64::INFINITY {
                 let gap = self.gap(aimed, list);
                 if scanned == wanted {
@@ -290,6 +340,9 @@ impl<'a, T: Real> Search<'a, T> {
                     break;
                 }
             }
+            if let Some((_, next)) = order.get(scanned + 1) {
+                prefetch(aimed.part.segment.list_head(*next as usize));
+            }
             self.scan_list(aimed, list, &tables)?;
             scanned += 1;
         }
@@ -297,8 +350,8 @@ impl<'a, T: Real> Search<'a, T> {
     }
 
     /// How far off a list is, in units of how far off the last row of the answer is so far.
-    fn gap(&self, aimed: &Aimed<'_, T>, list: usize) -> f32 {
-        let (share, reach) = aimed.lists[list];
+    fn gap(&self, aimed: &Aimed<'_>, list: List) -> f32 {
+        let List { share, reach, .. } = list;
         let threshold = self.best.threshold() as f32;
         match aimed.part.segment.header().space() {
             Space::Distance => share / threshold.max(share * 1e-3).max(f32::MIN_POSITIVE),
@@ -307,7 +360,7 @@ impl<'a, T: Real> Search<'a, T> {
     }
 
     /// About what share of the segment's rows passes.
-    fn share_passing(&self, aimed: &Aimed<'_, T>) -> Result<f64, Damage> {
+    fn share_passing(&self, aimed: &Aimed<'_>) -> Result<f64, Damage> {
         let coded = aimed.part.segment.header().coded;
         let step = coded.div_ceil(TESTED);
         let tested = (0..coded).step_by(step);
@@ -318,24 +371,18 @@ impl<'a, T: Real> Search<'a, T> {
         Ok((passing as f64).max(0.5) / tested.len() as f64)
     }
 
-    fn scan_list(
-        &mut self,
-        aimed: &Aimed<'_, T>,
-        list: usize,
-        tables: &Tables,
-    ) -> Result<(), Damage> {
+    fn scan_list(&mut self, aimed: &Aimed<'_>, list: List, tables: &Tables) -> Result<(), Damage> {
         let segment = &aimed.part.segment;
-        let (share, reach) = aimed.lists[list];
-        let Range { start, end } = segment.list(list);
-        let blocks = segment.blocks(list)?;
+        let Range { start, end } = segment.list(list.number);
+        let blocks = segment.blocks(list.number)?;
         let kernel = scan_kernel();
         self.effort.lists += 1;
         self.effort.scanned += end - start;
         let margin = if segment.header().dim < NARROW { NARROW_MARGIN } else { SIGN_MARGIN };
-        let bias = margin * SIGN_DEVIATION * reach;
+        let bias = margin * SIGN_DEVIATION * list.reach;
         let mut next = 0;
         loop {
-            let limit = self.best.threshold() as f32 - share;
+            let limit = self.best.threshold() as f32 - list.share;
             let Some(found) = kernel(blocks, next, &Goal { tables, bias, limit }) else {
                 break;
             };
@@ -350,35 +397,29 @@ impl<'a, T: Real> Search<'a, T> {
                 }
             }
             if self.flight.len() >= FLIGHT {
-                self.land(aimed, share, reach)?;
+                self.land(aimed, list)?;
             }
             next = found.block + 1;
         }
-        self.land(aimed, share, reach)
+        self.land(aimed, list)
     }
 
     /// Refines the rows that were fetched.
-    fn land(&mut self, aimed: &Aimed<'_, T>, share: f32, reach: f32) -> Result<(), Damage> {
+    fn land(&mut self, aimed: &Aimed<'_>, list: List) -> Result<(), Damage> {
         let mut flight = std::mem::take(&mut self.flight);
         for position in flight.drain(..) {
-            self.refine(aimed, position, share, reach)?;
+            self.refine(aimed, position, list)?;
         }
         self.flight = flight;
         Ok(())
     }
 
     #[inline]
-    fn refine(
-        &mut self,
-        aimed: &Aimed<'_, T>,
-        position: u32,
-        share: f32,
-        reach: f32,
-    ) -> Result<(), Damage> {
+    fn refine(&mut self, aimed: &Aimed<'_>, position: u32, list: List) -> Result<(), Damage> {
         self.effort.refined += 1;
         let code = aimed.part.segment.fine(position as usize)?;
-        let (key, deviation) = fine_key(&aimed.rotated, code, reach);
-        let (key, margin) = (share + key, FINE_MARGIN * deviation);
+        let (key, deviation) = fine_key(&aimed.rotated, code, list.reach);
+        let (key, margin) = (list.share + key, FINE_MARGIN * deviation);
         if f64::from(key - margin) <= self.best.threshold() {
             self.refined.push(Refined { key, margin, part: aimed.number, position });
             self.best.offer(Candidate {

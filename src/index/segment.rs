@@ -15,8 +15,11 @@ use bytemuck::Pod;
 use memmap2::Mmap;
 
 use super::Damage;
-use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, Section};
-use crate::vector::{BLOCK_ROWS, BlockView, Real, RowMeta, fastscan, rabitq};
+use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, ROTATION_SEED, Section};
+use crate::vector::{BLOCK_ROWS, BlockView, Real, Rotation, RowMeta, fastscan, rabitq};
+
+/// What is fetched of a list before it is scanned; the CPU sees to the rest by itself.
+const HEAD_BYTES: usize = 1024;
 
 /// A segment: immutable once it is written.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct Segment {
     starts: Vec<usize>,
     /// The first block of each list, then the number of blocks.
     block_starts: Vec<usize>,
+    rotation: Rotation,
     /// The chunks that were found to be whole, a bit for each.
     checked: Vec<AtomicU64>,
 }
@@ -91,6 +95,7 @@ impl Segment {
             layout,
             starts: Vec::new(),
             block_starts: Vec::new(),
+            rotation: Rotation::new(header.dim, ROTATION_SEED),
             checked: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
         };
         segment.read_lists()?;
@@ -122,6 +127,11 @@ impl Segment {
     /// What it holds.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The rotation of its vectors, the same for all of that length.
+    pub fn rotation(&self) -> &Rotation {
+        &self.rotation
     }
 
     /// The file.
@@ -187,9 +197,16 @@ impl Segment {
         self.numbers(Section::Mean, 0..self.header.padded())
     }
 
-    /// The lists' rotated centroids.
-    pub fn centroids(&self) -> Result<&[f32], Damage> {
-        self.numbers(Section::Centroids, 0..self.header.lists * self.header.padded())
+    /// A list's rotated centroid.
+    pub fn centroid(&self, list: usize) -> Result<&[f32], Damage> {
+        let padded = self.header.padded();
+        self.numbers(Section::Centroids, list * padded..(list + 1) * padded)
+    }
+
+    /// The 8-bit codes of all centroids.
+    pub fn centroid_codes(&self) -> Result<&[u8], Damage> {
+        let bytes = rabitq::fine_bytes(self.header.padded());
+        self.numbers(Section::CentroidCodes, 0..self.header.lists * bytes)
     }
 
     /// The positions of a list's rows.
@@ -204,6 +221,16 @@ impl Segment {
         let bytes = fastscan::block_bytes(self.header.padded());
         let blocks = self.block_starts[list] * bytes..self.block_starts[list + 1] * bytes;
         self.numbers(Section::Blocks, blocks)
+    }
+
+    /// The first bytes of a list's blocks, of any content, for a hint to the CPU.
+    #[inline]
+    pub fn list_head(&self, list: usize) -> &[u8] {
+        let bytes = fastscan::block_bytes(self.header.padded());
+        let start = self.layout.range(Section::Blocks).start + self.block_starts[list] * bytes;
+        &self.map[start
+            ..start
+                + HEAD_BYTES.min((self.block_starts[list + 1] - self.block_starts[list]) * bytes)]
     }
 
     /// A coded row's 8-bit code.

@@ -6,11 +6,8 @@ use super::probes::Probes;
 use super::search::{Effort, Reach, Search};
 use super::{Damage, Segment};
 use crate::vector::{
-    Block, BlockView, Hit, Metric, Query, Real, Rotation, Scope, in_threads, scan, scan_many,
+    Block, BlockView, Hit, Metric, Query, Real, Scope, in_threads, scan, scan_many,
 };
-
-/// Where the random rotation starts. It is part of the file format.
-pub(super) const ROTATION_SEED: u64 = 0x5EED_0F46_4541_5354;
 
 /// A segment, and which of its rows are still there.
 #[derive(Debug, Clone)]
@@ -132,11 +129,10 @@ impl<T: Real> VectorSet<T> {
             let hits = scan_many(&views, queries, &how.scope, how.threads);
             return Ok((hits, Strategy::Exact));
         }
-        let rotation = Rotation::new(self.parts[0].segment.header().dim, ROTATION_SEED);
         let share = queries.len().div_ceil(how.threads.max(1)).max(1);
         let parts = in_threads(queries.chunks(share).collect(), |queries: &[Query<T>]| {
             let threads = if queries.len() == 1 { how.threads } else { 1 };
-            let answers = queries.iter().map(|query| self.by_index(query, &rotation, how, threads));
+            let answers = queries.iter().map(|query| self.by_index(query, how, threads));
             answers.collect::<Result<Vec<_>, Damage>>()
         });
         let mut effort = Effort::default();
@@ -153,11 +149,11 @@ impl<T: Real> VectorSet<T> {
     fn by_index(
         &self,
         query: &Query<T>,
-        rotation: &Rotation,
         how: &How<'_>,
         threads: usize,
     ) -> Result<(Vec<Hit>, Effort), Damage> {
         let known = scan(&self.resident(), query, &how.scope, threads);
+        let rotation = self.parts[0].segment.rotation();
         let mut search = Search::new(query, rotation, &how.scope, how.reach, known);
         for (number, part) in self.parts.iter().enumerate() {
             search.visit(number, part)?;

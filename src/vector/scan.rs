@@ -98,13 +98,9 @@ impl<T: Real> Query<T> {
         vector
     }
 
-    /// The exact distance of one vector.
+    /// The exact distance of one vector, which may be padded.
     pub fn measure(&self, vector: &[T]) -> f64 {
-        distance(
-            self.metric,
-            self.vector.iter().map(|x| x.to_f64()),
-            vector.iter().map(|x| x.to_f64()),
-        )
+        distance(self.metric, &self.vector, &vector[..self.vector.len()])
     }
 }
 

@@ -26,13 +26,13 @@ fn brute_force<T: Real>(
     k: usize,
     passes: impl Fn(i64) -> bool,
 ) -> Vec<Hit> {
-    let round = |v: &[f64]| v.iter().map(|x| T::from_f64(*x).to_f64()).collect::<Vec<_>>();
+    let round = |v: &[f64]| v.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
     let mut hits: Vec<Hit> = vectors
         .iter()
         .enumerate()
         .map(|(row, v)| Hit {
             row_id: row as i64,
-            distance: distance(metric, round(query).into_iter(), round(v).into_iter()),
+            distance: distance(metric, &round(query), &round(v)),
         })
         .filter(|hit| hit.distance.is_finite() && passes(hit.row_id))
         .collect();
