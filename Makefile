@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup build demo test test-rust test-python lint format bench clean
+.PHONY: help setup build demo test test-rust test-python lint format bench bench-peers clean
 
 help:
 	@echo "setup   make $(VENV) with all that development needs, and build the extension into it"
@@ -13,6 +13,7 @@ help:
 	@echo "lint    formatting, clippy, ruff, mypy, stubs"
 	@echo "format  format the code"
 	@echo "bench   benchmarks"
+	@echo "bench-peers  vector search against other engines; takes half an hour"
 	@echo "clean   remove what these made"
 
 $(BIN)/maturin: pyproject.toml
@@ -55,6 +56,10 @@ bench: build
 	cargo bench --no-default-features
 	$(BIN)/python benches/retrieval.py
 	$(BIN)/python benches/reads.py
+
+bench-peers: build
+	$(BIN)/python -m pip install --quiet --group peers
+	$(BIN)/python benches/peers.py --plot docs/recall.svg
 
 clean:
 	rm -rf target $(VENV) demo

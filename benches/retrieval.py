@@ -1,4 +1,4 @@
-"""Filtered search, text search and what the native call costs, over 100,000 rows.
+"""Filtered search by exact scan, text search and what the native call costs, over 100,000 rows.
 
 `python benches/retrieval.py` (or `make bench`). Both sides of each comparison run in turns in one
 process, and medians of many rounds are compared, because machines are noisy.
@@ -124,9 +124,9 @@ def filtered(folder: Path, queries: np.ndarray) -> None:
             },
         }.items():
             plain, under = milliseconds(
-                lambda i, view=view: view.search(queries[i], features=["percent"]),
+                lambda i, view=view: view.search(queries[i], features=["percent"], exact=True),
                 lambda i, view=view, wanted=wanted: view.search(
-                    queries[i], features=["percent"], filters=wanted
+                    queries[i], features=["percent"], filters=wanted, exact=True
                 ),
             )
             print(f"{threads:>7} {name:<34} {plain:>12.3f} {under:>11.3f} {under / plain:>6.2f}")
@@ -176,7 +176,8 @@ def overhead(name: str, folder: Path, queries: np.ndarray) -> None:
     added, own = [], []
     for i in range(1000):
         start = time.perf_counter()
-        _, explanation = view.search(queries[i % ROUNDS], features=["percent"], explain=True)
+        query = queries[i % ROUNDS]
+        _, explanation = view.search(query, features=["percent"], exact=True, explain=True)
         taken = (time.perf_counter() - start) * 1e6
         own.append(sum(explanation["microseconds"].values()))
         added.append(taken - own[-1])
@@ -187,8 +188,8 @@ def batches(folder: Path, queries: np.ndarray) -> None:
     """Many queries in one call against one by one."""
     view = feast_vector.open_view(FeatureStore(folder), "items")
     together, alone = milliseconds(
-        lambda _: view.search(queries, features=["percent"]),
-        lambda _: [view.search(query, features=["percent"]) for query in queries],
+        lambda _: view.search(queries, features=["percent"], exact=True),
+        lambda _: [view.search(query, features=["percent"], exact=True) for query in queries],
     )
     print(
         f"\n{len(queries)} queries: {together:.1f} ms in one call, {alone:.1f} ms one by one, "

@@ -1,6 +1,6 @@
 //! Filters over scalars in memory, as of a snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard};
@@ -11,6 +11,9 @@ use crate::query::{self, Resolved};
 use crate::schema::{Attribute, ViewId};
 use crate::store::{Changes, Micros, Snapshot, TableState};
 use crate::vector::RowSet;
+
+/// Filters whose answers are remembered.
+const REMEMBERED: usize = 8;
 
 /// Scalars in memory, by view.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct RowCache {
     generation: i64,
     seq: i64,
     rows: Rows,
+    /// What the last filters let pass, as of `seq`: the same ones are asked for again and again.
+    remembered: Mutex<VecDeque<(Resolved, Arc<RowSet>)>>,
 }
 
 /// The cache, held since before a snapshot was taken, so that it can only be behind it. Others may
@@ -48,11 +53,26 @@ pub(super) fn passing(
     cache: HeldRows<'_>,
     snapshot: &Snapshot<'_>,
     table: &TableState,
-    filter: &Resolved,
+    filter: Resolved,
     now: Micros,
-) -> Result<RowSet> {
-    let cache = followed(cache, snapshot, table, filter)?;
-    Ok(query::matching(filter, &cache.rows, now))
+) -> Result<Arc<RowSet>> {
+    let cache = followed(cache, snapshot, table, &filter)?;
+    let known = cache
+        .remembered
+        .lock()
+        .iter()
+        .find(|(known, _)| *known == filter)
+        .map(|(_, rows)| Arc::clone(rows));
+    if let Some(rows) = known {
+        return Ok(rows);
+    }
+    let rows = Arc::new(query::matching(&filter, &cache.rows, now));
+    if !cache.rows.expires() {
+        let mut remembered = cache.remembered.lock();
+        remembered.push_front((filter, Arc::clone(&rows)));
+        remembered.truncate(REMEMBERED);
+    }
+    Ok(rows)
 }
 
 /// The cache, with the filter's attributes, brought to the snapshot's state.
@@ -86,6 +106,7 @@ impl RowCache {
         table: &TableState,
         mut wanted: Vec<Attribute>,
     ) -> Result<()> {
+        self.remembered.get_mut().clear();
         let resident = if self.is_of(table) { self.rows.attributes() } else { Vec::new() };
         let has_all = wanted.iter().all(|attribute| resident.contains(attribute));
         let changes = if has_all && self.is_of(table) && !self.rows.is_bloated() {

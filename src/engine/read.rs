@@ -68,7 +68,7 @@ impl Engine {
             if filter.is_trivial() && !table.expires {
                 return snapshot.count(&table.schema);
             }
-            let passing = super::filters::passing(cache, snapshot, &table, &filter, now())?;
+            let passing = super::filters::passing(cache, snapshot, &table, filter, now())?;
             Ok(passing.len() as u64)
         });
         if answer.as_ref().is_err_and(|error| !error.is_callers()) {

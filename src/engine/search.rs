@@ -2,6 +2,7 @@
 //! snapshot.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -103,7 +104,7 @@ pub(super) struct Moment<'a, 'r, 's> {
     pub(super) snapshot: &'a Snapshot<'s>,
     pub(super) table: &'a TableState,
     pub(super) vectors: Option<(&'a Column, Followed)>,
-    pub(super) passing: Option<RowSet>,
+    pub(super) passing: Option<Arc<RowSet>>,
     pub(super) texts: &'a TextCaches,
     pub(super) now: Micros,
     pub(super) threads: usize,
@@ -114,7 +115,7 @@ impl Moment<'_, '_, '_> {
         Scope {
             now: self.now,
             not_before: self.request.not_before.unwrap_or(Micros::MIN),
-            rows: self.passing.as_ref(),
+            rows: self.passing.as_deref(),
         }
     }
 }
@@ -212,7 +213,7 @@ impl Engine {
             let filter = wanted_rows(request, table, filter);
             let passing = match (rows, filter) {
                 (Some(cache), Some(filter)) => {
-                    Some(filters::passing(cache, snapshot, table, &filter, now)?)
+                    Some(filters::passing(cache, snapshot, table, filter, now)?)
                 }
                 _ => None,
             };

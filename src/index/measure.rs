@@ -15,6 +15,9 @@ use crate::vector::{Hit, Query, Real, Scope, SplitMix64, in_threads, scan_many};
 /// Rows of the segment that are asked for; each is left out of its own answer.
 const QUERIES: usize = 256;
 
+/// Queries that are answered exactly before it is asked whether to go on.
+const QUERIES_AT_ONCE: usize = 64;
+
 /// How many rows the queries ask for; those that are no small part of the segment.
 const TOP_KS: [usize; 4] = [1, 10, 100, 1000];
 
@@ -61,8 +64,11 @@ pub(super) fn measure<T: Real>(
         if header.coded <= 1 || cancelled() {
             break;
         }
-        let sample = Sample::<T>::of(&set, options, top_k)?;
+        let sample = Sample::<T>::of(&set, options, top_k, cancelled)?;
         let mut recall_of = |lists: usize| {
+            if cancelled() {
+                return Ok(1.0);
+            }
             let recall = sample.recall(&set, lists, options.threads)?;
             curve.push(json!({ "top_k": top_k, "lists": lists, "recall": recall }));
             Ok::<f64, Damage>(recall)
@@ -118,7 +124,12 @@ fn fewest(
 }
 
 impl<T: Real> Sample<T> {
-    fn of(set: &VectorSet<T>, options: &BuildOptions, top_k: usize) -> Result<Self, Damage> {
+    fn of(
+        set: &VectorSet<T>,
+        options: &BuildOptions,
+        top_k: usize,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Self, Damage> {
         let segment = &set.parts()[0].segment;
         let (coded, dim) = (segment.header().coded, segment.header().dim);
         let count = QUERIES.min(HITS / top_k);
@@ -129,7 +140,13 @@ impl<T: Real> Sample<T> {
             own.push(segment.row_id(position)?);
         }
         let views = segment.views::<T>(&[])?;
-        let answers = scan_many(&views, &queries, &Scope::default(), options.threads);
+        let mut answers = Vec::with_capacity(queries.len());
+        for queries in queries.chunks(QUERIES_AT_ONCE) {
+            if cancelled() {
+                break;
+            }
+            answers.extend(scan_many(&views, queries, &Scope::default(), options.threads));
+        }
         let reach = answers
             .iter()
             .zip(&own)

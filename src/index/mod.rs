@@ -3,9 +3,11 @@
 //!
 //! * `resident`: the vectors of a (view, feature, length) that no index file has;
 //! * `rows`: the scalars of a view that filters compare;
-//! * `segment`, `format`: index files; `build`, `measure`: making them; `search`: searching them;
-//!   `set`: a search over segments and resident vectors together; `plan`: when what is built.
+//! * `segment`, `format`, `file`: index files;
+//! * `staging`, `build`, `write`, `measure`, `probes`: making them; `plan`: when what is built;
+//! * `aimed`, `search`: searching them; `set`: segments and resident vectors together.
 
+mod aimed;
 mod build;
 mod file;
 mod format;
@@ -18,6 +20,7 @@ mod search;
 mod segment;
 mod set;
 mod staging;
+mod write;
 
 pub use build::{BuildOptions, Built, IndexType, build, can_index};
 pub use format::Header;

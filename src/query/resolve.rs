@@ -13,12 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Attribute, TableSchema, ValueKind};
 
 /// A filter in the terms of one table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Resolved {
     pub(super) steps: Vec<Step>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Step {
     Test { attribute: Attribute, test: Test, is_for_lists: bool },
     And(usize),

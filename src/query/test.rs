@@ -70,14 +70,14 @@ impl Order {
 }
 
 /// A condition.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Test {
     Order(Order, Operand),
     Among(Among),
 }
 
 /// Whether a value is one of several, or none of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Among {
     is_negated: bool,
     /// Whether texts are compared without regard to case.

@@ -27,18 +27,22 @@ impl Centroids {
     }
 
     /// Lloyd's algorithm from `k` of the rows, chosen at random by `seed`. A centroid that no row
-    /// is nearest to starts anew at a row of the largest cluster.
+    /// is nearest to starts anew at some row. Ends early when `cancelled` says so.
     pub fn of(
         rows: &ArrayView2<'_, f32>,
         k: usize,
         rounds: usize,
         seed: u64,
         threads: usize,
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Self {
         let mut random = SplitMix64(seed);
         let chosen = random.sample(k, rows.nrows());
         let mut centroids = Self::new(rows.select(Axis(0), &chosen));
         for _ in 0..rounds {
+            if cancelled() {
+                break;
+            }
             let nearest = centroids.nearest(rows, threads);
             let mut sums = Array2::<f32>::zeros(centroids.vectors.raw_dim());
             let mut counts = vec![0usize; centroids.len()];
@@ -125,7 +129,7 @@ mod tests {
             if column == cluster { 50.0 + noise } else { noise }
         });
         for threads in [1, 2] {
-            let centroids = Centroids::of(&rows.view(), 6, 10, 1, threads);
+            let centroids = Centroids::of(&rows.view(), 6, 10, 1, threads, &|| false);
             let nearest = centroids.nearest(&rows.view(), threads);
             let mut owner = vec![None; centroids.len()];
             for (row, nearest) in nearest.iter().enumerate() {
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn rows_that_are_all_the_same_are_no_problem() {
         let rows = Array2::from_elem((40, 3), 1.5f32);
-        let centroids = Centroids::of(&rows.view(), 4, 5, 1, 1);
+        let centroids = Centroids::of(&rows.view(), 4, 5, 1, 1, &|| false);
         assert!(centroids.vectors.iter().all(|x| (*x - 1.5).abs() < 1e-6));
     }
 }
