@@ -4,6 +4,7 @@ import itertools
 import math
 import operator
 import struct
+import time
 import uuid
 from decimal import Decimal
 
@@ -325,3 +326,18 @@ def test_mixed_types_are_feasts(tmp_path, name, kind, value):
         return OPERATORS[kind](number, other)
 
     assert [i for i in answer if i in numeric] == [i for i, n in numbers.items() if ours_says(n)]
+
+
+def test_a_filter_that_is_asked_again_sees_what_changed(harness, tmp_path):
+    other = make_harness(tmp_path)
+    write(harness, {i: {"i64": integer(i)} for i in range(20)})
+    wanted = compare("lt", "i64", 5)
+    assert passing(harness, wanted) == passing(harness, wanted) == [0, 1, 2, 3, 4]
+    write(other, {2: {"i64": integer(50)}, 30: {"i64": integer(1)}}, time=1)
+    assert passing(harness, wanted) == passing(harness, wanted) == [0, 1, 3, 4, 30]
+    # Rows that expire are not remembered as passing.
+    expiring = make_harness(tmp_path, key_ttl_seconds=1)
+    write(expiring, {31: {"i64": integer(2)}}, time=1)
+    assert passing(harness, wanted)[-1] == 31
+    time.sleep(1.1)
+    assert passing(harness, wanted) == [0, 1, 3, 4, 30]
