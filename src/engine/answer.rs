@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch};
+use arrow::array::{
+    ArrayRef, AsArray, BinaryArray, BinaryBuilder, Float64Array, Int32Array, PrimitiveArray,
+    RecordBatch, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::TimestampMicrosecondType;
 
 use super::search::{Found, SearchRequest};
+use super::vectors::Frozen;
 use super::{batch, typed};
 use crate::error::Result;
+use crate::proto::decode_key;
 use crate::schema::{TableSchema, ValueKind, ViewSpec};
-use crate::store::{self, Micros, RowKey, Snapshot};
+use crate::store::{self, Micros, RowKey, Rows, Snapshot};
 
 /// How features are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +63,55 @@ pub(super) fn typed_features(
     Ok(columns)
 }
 
+/// Which rows they are, and nothing else: the index knows that of its own rows.
+fn identities(
+    snapshot: &Snapshot<'_>,
+    schema: &TableSchema,
+    vectors: &Frozen,
+    row_ids: &[i64],
+) -> Result<Rows> {
+    let known = row_ids.iter().map(|row_id| vectors.row(*row_id)).collect::<Result<Vec<_>>>()?;
+    let unknown: Vec<i64> =
+        row_ids.iter().zip(&known).filter(|(_, row)| row.is_none()).map(|(id, _)| *id).collect();
+    let read = snapshot.rows(schema, RowKey::RowIds(&unknown), &[], Micros::MIN)?;
+    if unknown.len() == row_ids.len() {
+        return Ok(read);
+    }
+    let events: &PrimitiveArray<TimestampMicrosecondType> = read.event_timestamps.as_primitive();
+    let mut others = events.iter().zip(read.entity_keys.as_binary::<i32>());
+    let mut keys = BinaryBuilder::new();
+    let mut events = TimestampMicrosecondBuilder::new().with_timezone("UTC");
+    for row in known {
+        let row = row.map(|(event, key)| (Some(event), Some(key)));
+        let (event, key) = row.or_else(|| others.next()).unwrap_or_default();
+        events.append_option(event);
+        keys.append_option(key);
+    }
+    Ok(Rows {
+        entity_keys: Arc::new(keys.finish()),
+        event_timestamps: Arc::new(events.finish()),
+        features: Vec::new(),
+    })
+}
+
 /// The rows found, with their features as of the snapshot.
 pub(super) fn answer(
     snapshot: &Snapshot<'_>,
     request: &SearchRequest<'_>,
     schema: Option<&TableSchema>,
+    vectors: Option<&Frozen>,
     features: &[&str],
     found: &[Found],
 ) -> Result<RecordBatch> {
     let row_ids: Vec<i64> = found.iter().map(|row| row.row_id).collect();
-    let rows = match schema {
-        Some(schema) => snapshot.rows(schema, RowKey::RowIds(&row_ids), features, Micros::MIN)?,
-        None => store::no_rows(0, features.len()),
+    let rows = match (schema, vectors) {
+        (None, _) => store::no_rows(0, features.len()),
+        (Some(schema), Some(vectors)) if features.is_empty() => {
+            identities(snapshot, schema, vectors, &row_ids)?
+        }
+        (Some(schema), _) => {
+            snapshot.rows(schema, RowKey::RowIds(&row_ids), features, Micros::MIN)?
+        }
     };
     let numbers = |of: fn(&Found) -> Option<f64>| -> ArrayRef {
         Arc::new(found.iter().map(of).collect::<Float64Array>())
@@ -76,9 +119,13 @@ pub(super) fn answer(
     let event = rows.event_timestamps;
     let distance = numbers(|row| row.distance);
     let rank = numbers(|row| row.text_rank);
+    let keys = rows.entity_keys.as_binary::<i32>().iter();
     if request.form == Form::Wire {
+        let messages = keys
+            .map(|key| key.map(|key| Ok(decode_key(key)?.to_message())).transpose())
+            .collect::<Result<BinaryArray>>()?;
         let leading = [
-            ("entity_key", rows.entity_keys),
+            ("entity_key", Arc::new(messages) as ArrayRef),
             ("event_timestamp", event),
             ("distance", distance),
             ("text_rank", rank),
@@ -88,7 +135,6 @@ pub(super) fn answer(
         return batch(leading.into_iter().chain(names.zip(rows.features)).collect());
     }
     let mut columns: Vec<(String, ArrayRef)> = Vec::new();
-    let keys = rows.entity_keys.as_binary::<i32>().iter();
     let mut values = typed::join_keys(&request.view.join_keys, keys)?;
     values.extend(typed_features(request.view, schema, features, &rows.features)?);
     // A feature keeps its name; a column of ours by that name steps aside.

@@ -49,7 +49,7 @@ impl Engine {
                 let features: Vec<&str> = request.features.iter().map(String::as_str).collect();
                 let rows = match snapshot.table(request.view)? {
                     Some(table) => {
-                        snapshot.rows(&table.schema, RowKey::StoredKeys(&unique), &features, now)?
+                        snapshot.rows(&table.schema, RowKey::Keys(&unique), &features, now)?
                     }
                     None => store::no_rows(unique.len(), features.len()),
                 };

@@ -297,10 +297,10 @@ fn stage<T: Real>(
     let mut staging = Staging::<T>::new(file.map_err(|cause| cannot(path, &cause))?, dim);
     let mut failed = None;
     let mut put = |vector: StoredVector<'_>| {
-        let StoredVector { row_id, expires_at, event, element, bytes } = vector;
+        let StoredVector { row_id, key, expires_at, event, element, bytes } = vector;
         let row = RowMeta { row_id, expires_at: expires_at.unwrap_or(i64::MAX), event };
         if failed.is_none() {
-            failed = staging.put(row, element, bytes).err();
+            failed = staging.put(row, key, element, bytes).err();
         }
     };
     match rows {

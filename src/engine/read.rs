@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use super::answer::{Form, features_of, typed_features};
 use super::{Engine, batch, now, typed};
 use crate::error::Result;
+use crate::proto::encode_key;
 use crate::query::{Filter, Resolved};
 use crate::schema::ViewSpec;
 use crate::store::{self, RowKey, SqlValue};
@@ -25,14 +26,15 @@ impl Engine {
         form: Form,
     ) -> Result<RecordBatch> {
         let _entered = self.gate.enter()?;
+        let keys = keys.iter().map(|message| encode_key(message)).collect::<Result<Vec<_>>>();
+        let keys = keys.map_err(|error| error.at(&view.id))?;
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         self.store.read(|snapshot| {
             let table = snapshot.table(&view.id)?;
             let schema = table.as_ref().map(|table| table.schema.as_ref());
             let features = features_of(view, schema, features);
             let rows = match schema {
-                Some(schema) => {
-                    snapshot.rows(schema, RowKey::EntityKeys(keys), &features, now())?
-                }
+                Some(schema) => snapshot.rows(schema, RowKey::Keys(&keys), &features, now())?,
                 None => store::no_rows(keys.len(), features.len()),
             };
             let event = ("event_timestamp".to_owned(), rows.event_timestamps);

@@ -190,7 +190,7 @@ impl Engine {
                 if let Some(mut cache) = vectors {
                     *cache = VectorCache::default();
                 }
-                let rows = answer(snapshot, request, None, &features, &[])?;
+                let rows = answer(snapshot, request, None, None, &features, &[])?;
                 let explanation = request.explain.then(|| json!({ "rows": 0 }));
                 return Ok(SearchAnswer { rows, explanation });
             };
@@ -223,7 +223,9 @@ impl Engine {
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
             let ranked = started.elapsed();
-            let rows = answer(snapshot, request, Some(&table.schema), &features, &found)?;
+            let vectors = moment.vectors.as_ref().map(|(_, followed)| &followed.vectors);
+            let schema = Some(table.schema.as_ref());
+            let rows = answer(snapshot, request, schema, vectors, &features, &found)?;
             if let Some(explanation) = &mut explanation {
                 let micros = |since: Duration, until: Duration| {
                     until.saturating_sub(since).as_micros() as u64

@@ -16,15 +16,15 @@ use crate::error::Result;
 use crate::proto::{self, Val};
 use crate::schema::{JoinKeySpec, ValueKind};
 
-/// A column for each join key, from serialized `EntityKey` messages.
+/// A column for each join key, from keys as they are stored.
 pub(super) fn join_keys<'a>(
     join_keys: &[JoinKeySpec],
-    messages: impl Iterator<Item = Option<&'a [u8]>>,
+    keys: impl Iterator<Item = Option<&'a [u8]>>,
 ) -> Result<Vec<(String, ArrayRef)>> {
     let mut columns: Vec<Vec<Option<Val>>> = vec![Vec::new(); join_keys.len()];
-    for message in messages {
-        let mut parts = match message {
-            Some(message) => proto::decode_key(&proto::encode_key(message)?)?.parts,
+    for key in keys {
+        let mut parts = match key {
+            Some(key) => proto::decode_key(key)?.parts,
             None => Vec::new(),
         };
         for (join_key, column) in join_keys.iter().zip(&mut columns) {

@@ -12,7 +12,7 @@ use crate::index::{
     Damage, How, Part, Probes, Resident, Segment, SegmentSize, Strategy, VectorSet, measure,
 };
 use crate::schema::{Column, Element, ViewId};
-use crate::store::{Changes, IndexId, SegmentEntry, Snapshot, StoredVector, TableState};
+use crate::store::{Changes, IndexId, Micros, SegmentEntry, Snapshot, StoredVector, TableState};
 use crate::vector::{Hit, Metric, Query, Real, RowMeta};
 
 /// What is known of vectors, by (view, feature, length).
@@ -91,6 +91,16 @@ impl Frozen {
             Self::F32(set) => set.parts(),
             Self::F64(set) => set.parts(),
         }
+    }
+
+    /// The event time and the key of a row, as the column `entity_key` has it, if it is in a
+    /// segment.
+    pub(super) fn row(&self, row_id: i64) -> Result<Option<(Micros, &[u8])>> {
+        match self {
+            Self::F32(set) => set.row(row_id),
+            Self::F64(set) => set.row(row_id),
+        }
+        .map_err(|damage| damaged(&damage))
     }
 
     /// The nearest rows to each of the queries, and how they were found.
@@ -351,7 +361,7 @@ impl Vectors {
     }
 
     fn put(&mut self, vector: &StoredVector<'_>) -> bool {
-        let StoredVector { row_id, expires_at, event, element, bytes } = *vector;
+        let StoredVector { row_id, expires_at, event, element, bytes, .. } = *vector;
         let row = RowMeta { row_id, expires_at: expires_at.unwrap_or(i64::MAX), event };
         match self {
             Self::F32(resident) => resident.put(row, element, bytes),

@@ -47,6 +47,7 @@ struct Fields {
     flags: u32,
     chunks_crc: u32,
     length: u64,
+    key_bytes: u64,
 }
 
 const FIELDS: usize = size_of::<Fields>();
@@ -81,6 +82,8 @@ pub struct Header {
     pub least_expiry: i64,
     /// Whether the row ids are in ascending order.
     pub ordered: bool,
+    /// Bytes of all entity keys.
+    pub key_bytes: usize,
     /// Checksum of the chunks' checksums.
     pub chunks_crc: u32,
 }
@@ -112,13 +115,17 @@ pub(super) enum Section {
     SortedIds,
     /// The positions of the rows in that order: `u32`.
     SortedPositions,
+    /// Where the rows' entity keys end: `u64`.
+    KeyEnds,
+    /// The entity keys.
+    Keys,
     /// The vectors, padded to their stride.
     Vectors,
     /// The chunks' checksums: `u32`.
     Chunks,
 }
 
-const SECTIONS: [Section; 14] = [
+const SECTIONS: [Section; 16] = [
     Section::Mean,
     Section::Centroids,
     Section::CentroidCodes,
@@ -131,6 +138,8 @@ const SECTIONS: [Section; 14] = [
     Section::InverseNorms,
     Section::SortedIds,
     Section::SortedPositions,
+    Section::KeyEnds,
+    Section::Keys,
     Section::Vectors,
     Section::Chunks,
 ];
@@ -201,10 +210,13 @@ impl Header {
             Section::Starts => (self.lists + 1) * 4,
             Section::Blocks => self.blocks * fastscan::block_bytes(padded),
             Section::Fine => self.coded * rabitq::fine_bytes(padded),
-            Section::RowIds | Section::Expiries | Section::Events => self.rows * 8,
+            Section::RowIds | Section::Expiries | Section::Events | Section::KeyEnds => {
+                self.rows * 8
+            }
             Section::InverseNorms => self.rows * self.element_bytes,
             Section::SortedIds => unordered * 8,
             Section::SortedPositions => unordered * 4,
+            Section::Keys => self.key_bytes,
             Section::Vectors => self.rows * self.stride() * self.element_bytes,
             Section::Chunks => body.div_ceil(CHUNK_BYTES) * 4,
         }
@@ -235,6 +247,7 @@ impl Header {
             flags: if self.ordered { ORDERED } else { 0 },
             chunks_crc: self.chunks_crc,
             length: self.layout().length as u64,
+            key_bytes: self.key_bytes as u64,
         };
         let mut bytes = bytemuck::bytes_of(&fields).to_vec();
         bytes.resize(HEADER_BYTES, 0);
@@ -277,10 +290,11 @@ impl Header {
             least_event: fields.least_event,
             least_expiry: fields.least_expiry,
             ordered: fields.flags & ORDERED != 0,
+            key_bytes: fields.key_bytes as usize,
             chunks_crc: fields.chunks_crc,
         };
         // Numbers of another writer's are not trusted to be multiplied.
-        let counts = [header.rows, header.coded, header.lists, header.blocks];
+        let counts = [header.rows, header.coded, header.lists, header.blocks, header.key_bytes];
         if counts.into_iter().any(|count| count > bytes.len()) || header.dim > fastscan::MAX_PADDED
         {
             return damage("its header counts more than the file could hold");
@@ -311,6 +325,7 @@ mod tests {
             least_event: -4,
             least_expiry: i64::MAX,
             ordered: false,
+            key_bytes: 77,
             chunks_crc: 99,
         }
     }

@@ -270,6 +270,18 @@ impl Segment {
         })
     }
 
+    /// A row's entity key.
+    pub fn key(&self, position: usize) -> Result<&[u8], Damage> {
+        let start = position.saturating_sub(1);
+        let ends: &[u64] = self.numbers(Section::KeyEnds, start..position + 1)?;
+        let end = ends[position - start] as usize;
+        let start = if position == 0 { 0 } else { ends[0] as usize };
+        if start > end || end > self.header.key_bytes {
+            return Err(Damage::new("an entity key is not where it should be"));
+        }
+        self.numbers(Section::Keys, start..end)
+    }
+
     /// A row's vector, padded to its stride.
     pub fn vector<T: Real>(&self, position: usize) -> Result<&[T], Damage> {
         let stride = self.header.stride();

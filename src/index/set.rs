@@ -109,6 +109,19 @@ impl<T: Real> VectorSet<T> {
         &self.parts
     }
 
+    /// The event time and the entity key of a row, if it is in a segment.
+    pub fn row(&self, row_id: i64) -> Result<Option<(i64, &[u8])>, Damage> {
+        for part in &self.parts {
+            if let Some(position) = part.segment.position(row_id)?
+                && !part.is_dead(position)
+            {
+                let event = part.segment.meta(position)?.event;
+                return Ok(Some((event, part.segment.key(position)?)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The nearest rows to each query, best first.
     ///
     /// By index where there is one for the metric, otherwise by an exact scan ([`scan_many`]).

@@ -19,7 +19,33 @@ pub struct Staging<T> {
     file: BufWriter<File>,
     dim: usize,
     rows: Vec<RowMeta>,
+    keys: Keys,
     scratch: Vec<T>,
+}
+
+/// Byte strings, one after the other.
+#[derive(Debug, Default)]
+pub struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<u64>,
+}
+
+impl Keys {
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len() as u64);
+    }
+
+    /// One of them.
+    pub fn get(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..self.ends[at] as usize]
+    }
+
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// Vectors that were written, in the order they came.
@@ -30,6 +56,8 @@ pub struct Staged<T> {
     dim: usize,
     /// What is known of the rows.
     pub rows: Vec<RowMeta>,
+    /// Their entity keys.
+    pub keys: Keys,
     element: std::marker::PhantomData<T>,
 }
 
@@ -37,11 +65,17 @@ impl<T: Real> Staging<T> {
     /// Writes vectors of `dim` elements to an empty file, which nobody else may touch.
     pub fn new(file: File, dim: usize) -> Self {
         let file = BufWriter::with_capacity(1 << 20, file);
-        Self { file, dim, rows: Vec::new(), scratch: Vec::new() }
+        Self { file, dim, rows: Vec::new(), keys: Keys::default(), scratch: Vec::new() }
     }
 
-    /// Takes a row's vector; one of another length is passed over.
-    pub fn put(&mut self, row: RowMeta, element: Element, bytes: &[u8]) -> io::Result<()> {
+    /// Takes a row's vector and entity key; a vector of another length is passed over.
+    pub fn put(
+        &mut self,
+        row: RowMeta,
+        key: &[u8],
+        element: Element,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         if bytes.len() != self.dim * element.width() {
             return Ok(());
         }
@@ -49,6 +83,7 @@ impl<T: Real> Staging<T> {
         read_elements(element, bytes, &mut self.scratch);
         self.file.write_all(cast_slice(&self.scratch))?;
         self.rows.push(row);
+        self.keys.push(key);
         Ok(())
     }
 
@@ -64,12 +99,12 @@ impl<T: Real> Staging<T> {
 
     /// The vectors, for reading.
     pub fn finish(self) -> io::Result<Staged<T>> {
-        let Self { file, dim, rows, .. } = self;
+        let Self { file, dim, rows, keys, .. } = self;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         // SAFETY: the file is the builder's own, under a name that nobody else knows, and is not
         // written any more.
         let map = if rows.is_empty() { None } else { Some(unsafe { Mmap::map(&file) }?) };
-        Ok(Staged { map, dim, rows, element: std::marker::PhantomData })
+        Ok(Staged { map, dim, rows, keys, element: std::marker::PhantomData })
     }
 }
 

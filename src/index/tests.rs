@@ -21,6 +21,11 @@ fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
         .collect()
 }
 
+/// Keys of many lengths.
+fn key_of(row_id: i64) -> String {
+    "k".repeat(row_id.rem_euclid(9) as usize) + &row_id.to_string()
+}
+
 fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
     let file = OpenOptions::new()
         .read(true)
@@ -31,7 +36,8 @@ fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
         .unwrap();
     let mut staging = Staging::<T>::new(file, rows[0].1.len());
     for (meta, vector) in rows {
-        staging.put(*meta, Element::F32, bytemuck::cast_slice(vector)).unwrap();
+        let key = key_of(meta.row_id);
+        staging.put(*meta, key.as_bytes(), Element::F32, bytemuck::cast_slice(vector)).unwrap();
     }
     staging.finish().unwrap()
 }
@@ -189,6 +195,8 @@ fn rows_that_are_gone_expired_or_old_are_not_found() {
         part.bury(99_999).unwrap();
         assert_eq!(part.live, 1500 - 1500usize.div_ceil(7));
         let set = VectorSet::<f32>::new(Vec::new(), vec![part]);
+        assert_eq!(set.row(7), Ok(None));
+        assert_eq!(set.row(8), Ok(Some((3, key_of(8).as_bytes()))));
         let scope = Scope { now: 50, not_before: 2, rows: None };
         let answer = set.search(&[query(&vectors[0], Metric::Cosine, 2000)], &how(scope)).unwrap();
         let mut ids: Vec<i64> = answer.0[0].iter().map(|hit| hit.row_id).collect();
@@ -216,6 +224,14 @@ fn segments_and_resident_vectors_are_one_answer() {
     }
     let set = VectorSet::<f32>::new(resident.blocks(), vec![first, second]);
     assert_eq!(set.len(), 3000);
+    for (at, (meta, _)) in all.iter().enumerate() {
+        let expected = (at < 2500).then(|| (meta.event, key_of(meta.row_id)));
+        let found = set.row(meta.row_id).unwrap();
+        assert_eq!(
+            found.map(|(event, key)| (event, String::from_utf8_lossy(key).into())),
+            expected
+        );
+    }
     let queries: Vec<_> =
         vectors.iter().step_by(50).map(|vector| query(vector, Metric::L2, 20)).collect();
     assert!(recall(&set, &queries, Scope::default()) >= 0.98);

@@ -64,6 +64,7 @@ impl Layouted {
             least_event: all.iter().map(|row| row.event).min().unwrap_or(i64::MIN),
             least_expiry: all.iter().map(|row| row.expires_at).min().unwrap_or(i64::MIN),
             ordered: ids.is_sorted(),
+            key_bytes: frame.staged.keys.bytes(),
             chunks_crc: 0,
         };
         Self { layout: header.layout(), header, centroids, lists, others }
@@ -114,6 +115,8 @@ impl Layouted {
         }
         self.put_vectors(frame, file, self.header.coded, &self.others)?;
         self.put_lists(frame, file)?;
+        self.put_ids(frame, file)?;
+        self.put_keys(frame, file)?;
         self.put_checksums(file, threads)?;
         file.sync_all()?;
         Ok(true)
@@ -204,13 +207,38 @@ impl Layouted {
         self.put(file, Section::CentroidCodes, 0, codes)?;
         let mut starts: Vec<u32> = self.lists.iter().map(|(_, first, _)| *first as u32).collect();
         starts.push(self.header.coded as u32);
-        self.put(file, Section::Starts, 0, cast_slice(&starts))?;
+        self.put(file, Section::Starts, 0, cast_slice(&starts))
+    }
+
+    /// The rows in the order of their positions.
+    fn order(&self) -> impl Iterator<Item = usize> {
+        let rows = self.lists.iter().flat_map(|(rows, ..)| rows).chain(&self.others);
+        rows.map(|row| *row as usize)
+    }
+
+    fn put_keys<T: Real>(&self, frame: &Frame<'_, T>, file: &File) -> io::Result<()> {
+        let keys = &frame.staged.keys;
+        let mut ends = Vec::with_capacity(self.header.rows);
+        let (mut buffer, mut written) = (Vec::new(), 0);
+        for row in self.order() {
+            buffer.extend_from_slice(keys.get(row));
+            ends.push((written + buffer.len()) as u64);
+            if buffer.len() >= CHUNK_BYTES {
+                self.put(file, Section::Keys, written, &buffer)?;
+                written += buffer.len();
+                buffer.clear();
+            }
+        }
+        self.put(file, Section::Keys, written, &buffer)?;
+        self.put(file, Section::KeyEnds, 0, cast_slice(&ends))
+    }
+
+    fn put_ids<T: Real>(&self, frame: &Frame<'_, T>, file: &File) -> io::Result<()> {
         if self.header.ordered {
             return Ok(());
         }
-        let order = self.lists.iter().flat_map(|(rows, ..)| rows).chain(&self.others);
-        let mut sorted: Vec<(i64, u32)> =
-            order.map(|row| frame.staged.rows[*row as usize].row_id).zip(0..).collect();
+        let ids = self.order().map(|row| frame.staged.rows[row].row_id);
+        let mut sorted: Vec<(i64, u32)> = ids.zip(0..).collect();
         sorted.sort_unstable();
         let ids: Vec<i64> = sorted.iter().map(|(id, _)| *id).collect();
         let positions: Vec<u32> = sorted.iter().map(|(_, position)| *position).collect();

@@ -11,16 +11,13 @@ use super::cell;
 use super::connections::Snapshot;
 use super::states::CellStates;
 use crate::error::{Error, Result};
-use crate::proto;
 use crate::schema::{Column, TableSchema, quote};
 
 /// How rows are named.
 #[derive(Debug, Clone, Copy)]
 pub enum RowKey<'a> {
-    /// By serialized `EntityKey` messages.
-    EntityKeys(&'a [&'a [u8]]),
     /// By keys as the column `entity_key` has them.
-    StoredKeys(&'a [&'a [u8]]),
+    Keys(&'a [&'a [u8]]),
     /// By `row_id`.
     RowIds(&'a [i64]),
 }
@@ -28,7 +25,7 @@ pub enum RowKey<'a> {
 /// Rows in the order in which they were asked for.
 #[derive(Debug)]
 pub struct Rows {
-    /// Serialized `EntityKey` messages of the rows; only where rows were named by `row_id`.
+    /// The rows' keys as the column `entity_key` has them; only where rows were named by `row_id`.
     pub entity_keys: ArrayRef,
     /// Event timestamps, UTC; null where there is no such row.
     pub event_timestamps: ArrayRef,
@@ -58,13 +55,7 @@ impl Snapshot<'_> {
             out.push(rows.next()?, &columns, by_row_id, now).map_err(|error| error.at(&schema.view))
         };
         match keys {
-            RowKey::EntityKeys(messages) => {
-                for message in messages {
-                    statement.raw_bind_parameter(1, proto::encode_key(message)?)?;
-                    push(&mut statement)?;
-                }
-            }
-            RowKey::StoredKeys(keys) => {
+            RowKey::Keys(keys) => {
                 for key in keys {
                     statement.raw_bind_parameter(1, key)?;
                     push(&mut statement)?;
@@ -162,9 +153,7 @@ impl Builders {
             }
         }
         match (by_row_id, row.get_ref(at.min(row.as_ref().column_count() - 1))?) {
-            (true, ValueRef::Blob(key)) => {
-                self.keys.append_value(proto::decode_key(key)?.to_message());
-            }
+            (true, ValueRef::Blob(key)) => self.keys.append_value(key),
             _ => self.keys.append_null(),
         }
         Ok(())

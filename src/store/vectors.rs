@@ -15,6 +15,8 @@ use crate::schema::{Column, Element, TableSchema, quote};
 pub struct StoredVector<'a> {
     /// The row.
     pub row_id: i64,
+    /// Its entity key as the column `entity_key` has it.
+    pub key: &'a [u8],
     /// When the row expires.
     pub expires_at: Option<Micros>,
     /// Its event timestamp.
@@ -93,7 +95,7 @@ impl Snapshot<'_> {
 
 fn select(schema: &TableSchema, column: &Column, condition: &str) -> String {
     format!(
-        "SELECT row_id, expires_at, event_timestamp, cell_states, {} FROM {} {condition} ORDER BY row_id",
+        "SELECT row_id, entity_key, expires_at, event_timestamp, cell_states, {} FROM {} {condition} ORDER BY row_id",
         quote(&column.sql_name),
         quote(&schema.sql_name)
     )
@@ -104,13 +106,14 @@ fn visit(
     column: &Column,
     each: &mut dyn FnMut(StoredVector<'_>),
 ) -> Result<()> {
-    let ValueRef::Blob(bytes) = row.get_ref(4)? else {
+    let ValueRef::Blob(bytes) = row.get_ref(5)? else {
         return Ok(());
     };
-    let states = CellStates::decode(row.get_ref(3)?.as_blob_or_null()?)?;
-    let (row_id, expires_at, event) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let states = CellStates::decode(row.get_ref(4)?.as_blob_or_null()?)?;
+    let (row_id, expires_at, event) = (row.get(0)?, row.get(2)?, row.get(3)?);
+    let key = row.get_ref(1)?.as_blob()?;
     let mut visit = |element, bytes: &[u8]| {
-        each(StoredVector { row_id, expires_at, event, element, bytes });
+        each(StoredVector { row_id, key, expires_at, event, element, bytes });
     };
     match (states.get(column.id), column.kind.vector_element()) {
         (CellState::Plain, Some(element)) => visit(element, bytes),

@@ -82,6 +82,30 @@ def test_what_another_process_writes_is_found_at_once(filled, tmp_path):
     check(filled, model, vectors(20, seed=3))
 
 
+def test_what_the_index_knows_of_a_row_is_what_the_table_says(filled):
+    anew = vectors(20, seed=4)
+    fill(filled, anew, first=7, minute=1)
+    engine, declaration = engine_and_view(filled)
+    for query in anew:
+        answers = [
+            engine.search(
+                declaration,
+                top_k=200,
+                feature="embedding",
+                queries=query[np.newaxis].astype("float64"),
+                metric="L2",
+                features=features,
+                typed=typed,
+            )[0]
+            for features in ([], ["title"])
+            for typed in (True, False)
+        ]
+        for without, having in zip(answers[:2], answers[2:], strict=True):
+            assert without.num_rows == 200
+            assert having.select(without.schema.names).equals(without)
+        assert len(set(answers[0]["event_timestamp"].to_pylist())) == 2
+
+
 def test_it_is_right_through_everything_that_happens(harness, tmp_path):
     rng = np.random.default_rng(5)
     other = make_harness(tmp_path)
