@@ -1,8 +1,8 @@
-"""Makes ``type: vector`` known to Feast, whichever way Feast is imported.
+"""Makes ``type: vector`` and ``batch_engine: vector`` known to Feast, whichever way Feast is imported.
 
 ``feast_vector_register.pth`` imports this at interpreter start. Feast validates ``feature_store.yaml``
-before it imports anything of the user's and has no entry points, so its table of store types has to
-be amended the moment it exists. Until then all this does is wait for that one import.
+before it imports anything of the user's and has no entry points, so its tables of types have to be
+amended the moment they exist. Until then all this does is wait for that one import.
 """
 
 import sys
@@ -13,6 +13,9 @@ _MODULE = "feast.repo_config"
 def _amend(module):
     module.ONLINE_STORE_CLASS_FOR_TYPE.setdefault(
         "vector", "feast_vector.online_store.VectorOnlineStore"
+    )
+    module.BATCH_ENGINE_CLASS_FOR_TYPE.setdefault(
+        "vector", "feast_vector.compute_engine.VectorComputeEngine"
     )
 
 

@@ -53,9 +53,11 @@ if _core.DEBUG_BUILD:
 
 if (_repo_config := sys.modules.get("feast.repo_config")) is not None:
     # Feast was imported where the .pth file did not run, such as under `python -S`.
-    _types = getattr(_repo_config, "ONLINE_STORE_CLASS_FOR_TYPE", None)
-    if _types is not None:
-        _types.setdefault("vector", "feast_vector.online_store.VectorOnlineStore")
+    for _table, _class in (
+        ("ONLINE_STORE_CLASS_FOR_TYPE", "feast_vector.online_store.VectorOnlineStore"),
+        ("BATCH_ENGINE_CLASS_FOR_TYPE", "feast_vector.compute_engine.VectorComputeEngine"),
+    ):
+        getattr(_repo_config, _table, {}).setdefault("vector", _class)
 
 
 _LAZY = {

@@ -18,6 +18,8 @@ __all__ = [
     "encode_entity_key",
     "error_kinds",
     "normalize_metric",
+    "serialize_entity_keys",
+    "serialize_values",
 ]
 
 __version__: str
@@ -242,3 +244,23 @@ def encode_entity_key(message: bytes) -> bytes:
 
 def normalize_metric(name: str) -> str:
     """Give the canonical name of a metric: ``cosine``, ``L2`` or ``inner_product``."""
+
+def serialize_values(
+    feast_type: str, array: pa.Array, *, as_feast_does: bool = False
+) -> pa.Array | None:
+    """Serialize the elements of an array as ``Value`` messages, empty ones for nulls.
+
+    Args:
+        feast_type: The Feast type of the values, as in ``feast.ValueType``.
+        array: Any Arrow array.
+        as_feast_does: Write for missing values what Feast's own conversion does: null for
+            not-a-number, the least timestamp for a null one, and in lists not-a-number, false or
+            an empty text. Otherwise a null is a null, and nulls in lists are an error.
+
+    Returns:
+        A binary array, or None where Feast's own conversion has to judge: sets, maps, JSON, and
+        arrays of a type that does not obviously hold such values.
+    """
+
+def serialize_entity_keys(names: list[str], columns: list[pa.Array]) -> pa.Array:
+    """Serialize ``EntityKey`` messages from serialized values of each join key, by column."""

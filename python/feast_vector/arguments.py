@@ -115,14 +115,14 @@ def query_texts(
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def positive(top_k: int) -> int:
-    """``top_k``, if it is one."""
+def positive(value: int, name: str = "top_k") -> int:
+    """A whole number of at least 1, if it is one."""
     try:
-        number = operator.index(top_k)
+        number = operator.index(value)
     except TypeError:
         number = 0
-    if number < 1 or isinstance(top_k, bool):
-        message = f"top_k has to be a whole number of at least 1, not {top_k!r}"
+    if number < 1 or isinstance(value, bool):
+        message = f"{name} has to be a whole number of at least 1, not {value!r}"
         raise InvalidInputError(message, "invalid_argument")
     return min(number, 2**32)
 

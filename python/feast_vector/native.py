@@ -14,8 +14,9 @@ import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID
 
 from feast_vector import arguments, protos, views
-from feast_vector.errors import InvalidInputError, NotFoundError
+from feast_vector.errors import FeastVectorError, InvalidInputError, NotFoundError
 from feast_vector.filters import FilterLike, conditions
+from feast_vector.tables import ROWS_AT_ONCE, TableWriter
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -191,6 +192,51 @@ class VectorView:
             How many of them were there.
         """
         return self._engine.delete(self._declaration, self._serialized(keys))
+
+    def write_arrow(
+        self,
+        data: Any,  # noqa: ANN401
+        *,
+        batch_size: int = ROWS_AT_ONCE,
+    ) -> dict[str, int]:
+        """Write rows that are Arrow already, without a proto or a Python object for a value.
+
+        Args:
+            data: A ``pyarrow`` table, batch or reader, a polars or pandas data frame, a DuckDB
+                relation, or whatever else has ``__arrow_c_stream__``. Its columns are the join
+                keys, the event timestamp (named as in the view's source, else
+                ``event_timestamp``), the created timestamp if the source has one, and any of the
+                features; features that are left out keep what they have. A stream is read piece
+                by piece.
+            batch_size: Rows of a transaction. Each is written whole or not at all.
+
+        Returns:
+            How many rows were ``written``, and how many were ``ignored`` because what is stored is
+            newer.
+
+        Raises:
+            InvalidInputError: Columns that are missing or not the view's, or values that a feature
+                cannot hold exactly: whole numbers out of range, nulls within lists. Batches before
+                that of the error are written; the message says how many rows.
+        """
+        if not hasattr(data, "__arrow_c_stream__"):
+            message = (
+                f"feature view '{self.name}': {type(data).__name__} is no Arrow data; pass a "
+                "pyarrow, polars or pandas table, or anything with __arrow_c_stream__"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+        reader = pa.RecordBatchReader.from_stream(data)
+        writer = TableWriter(
+            self._engine, self._config, self._table, reader.schema, as_feast_does=False
+        )
+        try:
+            writer.write(reader, arguments.positive(batch_size, "batch_size"))
+        except FeastVectorError as error:
+            done = writer.written + writer.ignored
+            if done:
+                error.args = (f"{error} (the first {done} rows are written)",)
+            raise
+        return {"written": writer.written, "ignored": writer.ignored}
 
     def count(self, filters: FilterLike | None = None) -> int:
         """How many rows there are, or pass the filter; rows past the view's ttl among them."""

@@ -16,12 +16,11 @@ from feast import Entity, FeatureView
 from feast.infra.infra_object import InfraObject
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
-from feast.labeling.label_view import LabelView
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictBool, StrictStr, field_validator
 
-from feast_vector import _core, arguments, features, protos, rank_order, views
+from feast_vector import _core, _stream, arguments, features, protos, rank_order, views
 from feast_vector._engines import open_engine
 from feast_vector._progress import TextIndexProgress
 from feast_vector.filters import conditions
@@ -152,18 +151,11 @@ class VectorOnlineStore(OnlineStore):
         """
         if not data:
             return
-        stream = protos.WriteStream(data)
-        try:
-            self.engine(config).write(
-                views.declaration(config, table),
-                stream,
-                newest_event_wins=_newest_event_wins(config, table),
-                ttl_seconds=config.online_store.key_ttl_seconds,
-            )
-        except Exception:
-            if stream.error is not None:
-                raise stream.error from None
-            raise
+        stream = protos.write_stream(data)
+        declaration = views.declaration(config, table)
+        _stream.write(
+            self.engine(config), declaration, stream, **views.write_options(config, table)
+        )
         if progress:
             progress(len(data))
 
@@ -433,12 +425,6 @@ class VectorOnlineStore(OnlineStore):
         if engine is None:
             engine = self._engines.setdefault(key, open_engine(path, online))
         return engine
-
-
-def _newest_event_wins(config: RepoConfig, table: FeatureView) -> bool:
-    # Of label views Feast promises that the online store keeps the last write.
-    by_config = config.online_store.write_conflict == "newest_event_wins"
-    return by_config and not isinstance(table, LabelView)
 
 
 def _path(config: RepoConfig) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
 
+from feast_vector._stream import ROWS_PER_BATCH, BatchStream, schema
 from feast_vector.errors import InvalidInputError
 
 FeatureRow: TypeAlias = tuple[EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"]
@@ -33,79 +34,72 @@ FoundRow: TypeAlias = "tuple[datetime | None, EntityKeyProto, dict[str, ValuePro
 """A row that a search found: time, key, features, of which ``distance`` and ``text_rank`` are two
 where the row has them."""
 
-_ROWS_PER_BATCH = 8192
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TIMESTAMP = pa.timestamp("us", "UTC")
 
 
-class WriteStream:
-    """Rows on their way to the engine, as an Arrow stream that is made piece by piece.
+def write_stream(rows: Sequence[FeatureRow]) -> BatchStream:
+    """Rows as Feast writes them, on their way to the engine."""
+    features = list(dict.fromkeys(chain.from_iterable(row[1] for row in rows)))
+    batch_schema = schema(features)
+    pieces = (rows[start : start + ROWS_PER_BATCH] for start in range(0, len(rows), ROWS_PER_BATCH))
+    return BatchStream(
+        batch_schema, [partial(_batch, piece, features, batch_schema) for piece in pieces]
+    )
 
-    Attributes:
-        error: What went wrong while making it, which Arrow's C interface would flatten to a
-            string.
-    """
 
-    def __init__(self, rows: Sequence[FeatureRow]) -> None:
-        """Prepare the stream; the first piece is made at once."""
-        self.error: Exception | None = None
-        self._rows = rows
-        self._features = list(dict.fromkeys(chain.from_iterable(row[1] for row in rows)))
-        self._schema = pa.schema(
-            [
-                pa.field("entity_key", pa.binary()),
-                pa.field("event_timestamp", _TIMESTAMP),
-                pa.field("created_timestamp", _TIMESTAMP),
-                *(pa.field(name, pa.binary()) for name in self._features),
-            ]
-        )
-        self._first = self._batch(0)
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Export the stream."""
-        reader = pa.RecordBatchReader.from_batches(self._schema, self._batches())
-        return reader.__arrow_c_stream__(requested_schema)
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        starts = range(_ROWS_PER_BATCH, len(self._rows), _ROWS_PER_BATCH)
-        if not starts:
-            yield self._first
-            return
-        # The next piece is made while the core, without the interpreter's lock, writes this one.
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            pending = ahead.submit(self._batch, starts[0])
-            yield self._first
-            for following in (*starts[1:], None):
-                try:
-                    batch = pending.result()
-                except Exception as error:
-                    self.error = error
-                    raise
-                if following is not None:
-                    pending = ahead.submit(self._batch, following)
-                yield batch
-
-    def _batch(self, start: int) -> pa.RecordBatch:
-        rows = self._rows[start : start + _ROWS_PER_BATCH]
+def _batch(
+    rows: Sequence[FeatureRow], features: list[str], batch_schema: pa.Schema
+) -> pa.RecordBatch:
+    try:
+        columns = [
+            pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
+            pa.array([_utc(row[2]) for row in rows], _TIMESTAMP),
+            pa.array([_utc_or_none(row[3]) for row in rows], _TIMESTAMP),
+        ]
+    except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
+        message = f"a row's entity key or timestamps cannot be written: {cause}"
+        raise InvalidInputError(message, "invalid_key") from cause
+    values = [row[1] for row in rows]
+    is_complete = all(len(row) == len(features) for row in values)
+    for name in features:
         try:
-            columns = [
-                pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
-                pa.array([_utc(row[2]) for row in rows], _TIMESTAMP),
-                pa.array([_utc_or_none(row[3]) for row in rows], _TIMESTAMP),
-            ]
-        except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
-            message = f"a row's entity key or timestamps cannot be written: {cause}"
-            raise InvalidInputError(message, "invalid_key") from cause
-        values = [row[1] for row in rows]
-        is_complete = all(len(row) == len(self._features) for row in values)
-        for name in self._features:
-            try:
-                serialized = _serialized(values, name, is_complete=is_complete)
-                columns.append(pa.array(serialized, pa.binary()))
-            except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:  # noqa: PERF203
-                message = f"feature '{name}': a value cannot be serialized: {cause}"
-                raise InvalidInputError(message, "invalid_value") from cause
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+            serialized = _serialized(values, name, is_complete=is_complete)
+            columns.append(pa.array(serialized, pa.binary()))
+        except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:  # noqa: PERF203
+            message = f"feature '{name}': a value cannot be serialized: {cause}"
+            raise InvalidInputError(message, "invalid_value") from cause
+    return pa.RecordBatch.from_arrays(columns, schema=batch_schema)
+
+
+def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: bool) -> pa.Array:
+    """Serialize a column by Feast's own conversion of Python values.
+
+    Args:
+        column: The values.
+        value_type: What they are in Feast.
+        as_feast_does: Whether they go the way of Feast's compute engine, through pandas and numpy,
+            with what is lost there.
+
+    Raises:
+        ValueError: Values of which nothing would be left, unless Feast is to have its way.
+    """
+    if as_feast_does:
+        through_pandas = pa.array(column.to_pandas(), from_pandas=True)
+        values = through_pandas.to_numpy(zero_copy_only=False)
+    else:
+        values = column.to_pylist()
+        if pa.types.is_map(column.type):
+            values = [None if pairs is None else dict(pairs) for pairs in values]
+    protos = python_values_to_proto_values(values, value_type)
+    serialized = pa.array([value.SerializeToString() for value in protos], pa.binary())
+    if not as_feast_does:
+        # Feast makes nulls of lists where it wants single values.
+        for message, value in zip(serialized, values, strict=True):
+            if value is not None and not message.as_py():
+                text = f"{value!r} is no value of that type"
+                raise ValueError(text)
+    return serialized
 
 
 def _serialized(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 from feast import FeatureView
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.helpers import compute_versioned_name
+from feast.labeling.label_view import LabelView
 from feast.repo_config import RepoConfig
 from feast.types import String
 
@@ -145,6 +147,16 @@ def not_before(table: FeatureView) -> int | None:
     ttl = getattr(table, "ttl", None)
     seconds = ttl.total_seconds() if ttl else 0
     return time.time_ns() // 1000 - int(seconds * 1e6) if seconds > 0 else None
+
+
+def write_options(config: RepoConfig, table: FeatureView) -> dict[str, Any]:
+    """How rows of the view are written."""
+    # Of label views Feast promises that the online store keeps the last write.
+    by_config = config.online_store.write_conflict == "newest_event_wins"
+    return {
+        "newest_event_wins": by_config and not isinstance(table, LabelView),
+        "ttl_seconds": config.online_store.key_ttl_seconds,
+    }
 
 
 def _version(config: RepoConfig, table: FeatureView) -> int:

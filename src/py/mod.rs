@@ -6,6 +6,7 @@
 mod engine;
 mod errors;
 mod filter;
+mod serialize;
 mod view;
 
 use pyo3::prelude::*;
@@ -22,5 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;
     module.add_function(wrap_pyfunction!(engine::encode_entity_key, module)?)?;
     module.add_function(wrap_pyfunction!(engine::normalize_metric, module)?)?;
+    module.add_function(wrap_pyfunction!(serialize::serialize_values, module)?)?;
+    module.add_function(wrap_pyfunction!(serialize::serialize_entity_keys, module)?)?;
     Ok(())
 }

@@ -9,9 +9,10 @@ import pytest
 CHECK = """
 from feast.repo_config import RepoConfig
 config = RepoConfig(project='p', provider='local', registry='r.db', online_store={'type': 'vector'},
-                    entity_key_serialization_version=3)
-print(type(config.online_store).__module__)
+                    entity_key_serialization_version=3, batch_engine="vector")
+print(type(config.online_store).__module__, type(config.batch_engine).__module__)
 """
+MODULES = "feast_vector.online_store feast_vector.compute_engine"
 
 
 def run(code, *flags, **environment):
@@ -37,7 +38,7 @@ def run(code, *flags, **environment):
     ],
 )
 def test_whoever_is_imported_first(first):
-    assert run(first + CHECK)[0] == "feast_vector.online_store"
+    assert run(first + CHECK)[0] == MODULES
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_class_paths_need_no_registration(path):
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'feast' not in repr(f)]\n"
         + CHECK.replace("'vector'", repr(path))
     )
-    assert run(code)[0] == "feast_vector.online_store"
+    assert run(code)[0] == MODULES
 
 
 def test_nothing_is_imported_before_feast_is():

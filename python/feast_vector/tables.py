@@ -1,0 +1,204 @@
+"""Writing Arrow data: each column is serialized as a whole, without a proto for every value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+
+from feast_vector import _core, _stream, protos, views
+from feast_vector.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+    from feast.repo_config import RepoConfig
+    from feast.value_type import ValueType
+
+ROWS_AT_ONCE = 65_536
+"""Rows of a transaction, if nobody says otherwise: other writers get their turn in between."""
+
+EVENT_TIMESTAMP = "event_timestamp"
+"""The column of event times of a view without a source."""
+
+_TIMESTAMP = pa.timestamp("us", "UTC")
+
+
+class TableWriter:
+    """Writes Arrow data of one shape into a view.
+
+    Attributes:
+        written: Rows written so far.
+        ignored: Rows so far that were older than what is stored.
+    """
+
+    def __init__(
+        self,
+        engine: _core.Engine,
+        config: RepoConfig,
+        table: FeatureView,
+        shape: pa.Schema,
+        *,
+        as_feast_does: bool,
+    ) -> None:
+        """Check that the columns are those of the view.
+
+        Args:
+            engine: The store's engine.
+            config: Feast's configuration.
+            table: The feature view.
+            shape: The columns that there are.
+            as_feast_does: Whether every value becomes what Feast's own compute engine makes of it,
+                and columns that are not the view's are passed over. Otherwise values stay what they
+                are, features may be left out, and other columns are an error.
+
+        Raises:
+            InvalidInputError: A column is missing, or not one of the view's.
+        """
+        self.written = 0
+        self.ignored = 0
+        self._engine = engine
+        self._declaration = views.declaration(config, table)
+        self._options = views.write_options(config, table)
+        self._place = f"feature view '{table.name}'"
+        self._as_feast_does = as_feast_does
+        self._keys = _types(table.entity_columns)
+        features = _types(table.features)
+        source = getattr(table, "batch_source", None)
+        self._event = (source.timestamp_field if source else None) or EVENT_TIMESTAMP
+        self._created = (source.created_timestamp_column if source else None) or None
+        self._check(shape, features)
+        names = set(shape.names)
+        self._features = {name: kind for name, kind in features.items() if name in names}
+        if not as_feast_does and self._created not in names:
+            self._created = None
+        self._schema = _stream.schema(list(self._features))
+
+    def write(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        rows_at_once: int = ROWS_AT_ONCE,
+        progress: Callable[[int], Any] | None = None,
+    ) -> None:
+        """Write the batches, so many rows in a transaction: all of these or, with an error, none.
+
+        Raises:
+            InvalidInputError: A value that its feature cannot hold.
+        """
+        for pieces in _transactions(batches, rows_at_once):
+            stream = _stream.BatchStream(
+                self._schema, [partial(self._serialized, piece) for piece in pieces]
+            )
+            written, ignored = _stream.write(
+                self._engine, self._declaration, stream, **self._options
+            )
+            self.written += written
+            self.ignored += ignored
+            if progress:
+                progress(sum(piece.num_rows for piece in pieces))
+
+    def _check(self, shape: pa.Schema, features: dict[str, ValueType]) -> None:
+        needed = [name for name in self._keys if name != DUMMY_ENTITY_ID]
+        needed.append(self._event)
+        optional = [self._created] if self._created else []
+        if self._as_feast_does:
+            needed += [*features, *optional]
+        missing = [name for name in needed if name not in shape.names]
+        if missing:
+            message = (
+                f"{self._place}: the data has no column {_quoted(missing)}; it has: "
+                f"{', '.join(shape.names) or 'none'}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+        twice = sorted({name for name in shape.names if shape.names.count(name) > 1})
+        known = {*needed, *optional, *features, *self._keys}
+        strange = [name for name in shape.names if name not in known]
+        if twice:
+            message = f"{self._place}: the data has {_quoted(twice)} more than once"
+            raise InvalidInputError(message, "invalid_argument")
+        if strange and not self._as_feast_does:
+            message = (
+                f"{self._place}: the data has the column {_quoted(strange)}, which the view does "
+                f"not; it has: {', '.join(dict.fromkeys([*needed, *optional, *features]))}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+
+    def _serialized(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        keys = [self._values(batch, name, kind, "join key") for name, kind in self._keys.items()]
+        return pa.RecordBatch.from_arrays(
+            [
+                _core.serialize_entity_keys(list(self._keys), keys),
+                self._times(batch, self._event, needed=True),
+                self._times(batch, self._created),
+                *(self._values(batch, name, kind) for name, kind in self._features.items()),
+            ],
+            schema=self._schema,
+        )
+
+    def _values(
+        self, batch: pa.RecordBatch, name: str, kind: ValueType, role: str = "feature"
+    ) -> pa.Array:
+        if name == DUMMY_ENTITY_ID and name not in batch.schema.names:
+            column = pa.array([DUMMY_ENTITY_VAL] * batch.num_rows)
+        else:
+            column = batch.column(name)
+        try:
+            values = _core.serialize_values(kind.name, column, as_feast_does=self._as_feast_does)
+            if values is None:
+                values = protos.serialize_values(column, kind, as_feast_does=self._as_feast_does)
+        except Exception as cause:
+            message = (
+                f"{self._place}, {role} '{name}' ({kind.name}): values of Arrow's type "
+                f"{column.type} cannot be written: {cause or type(cause).__name__}"
+            )
+            raise InvalidInputError(message, "invalid_value") from cause
+        return values
+
+    def _times(self, batch: pa.RecordBatch, name: str | None, *, needed: bool = False) -> pa.Array:
+        if name is None:
+            return pa.nulls(batch.num_rows, _TIMESTAMP)
+        column = batch.column(name)
+        try:
+            if not pa.types.is_timestamp(column.type):
+                read = pd.to_datetime(column.to_numpy(zero_copy_only=False), utc=True)
+                column = pa.array(read, from_pandas=True)
+            times = column.cast(_TIMESTAMP, safe=False)
+        except (TypeError, ValueError, pa.ArrowException) as cause:
+            message = f"{self._place}, column '{name}' ({column.type}): no timestamps: {cause}"
+            raise InvalidInputError(message, "invalid_value") from cause
+        if needed and times.null_count:
+            row = times.is_null().index(True).as_py()
+            message = f"{self._place}, column '{name}': row {row} of a batch has no event timestamp"
+            raise InvalidInputError(message, "invalid_value")
+        return times
+
+
+def _types(fields: Iterable[Any]) -> dict[str, ValueType]:
+    return {field.name: field.dtype.to_value_type() for field in fields}
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _transactions(
+    batches: Iterable[pa.RecordBatch], rows_at_once: int
+) -> Iterator[list[pa.RecordBatch]]:
+    """The rows in pieces for the stream, as many pieces together as belong in a transaction."""
+    pieces: list[pa.RecordBatch] = []
+    room = rows_at_once
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            piece = batch.slice(start, min(room, _stream.ROWS_PER_BATCH))
+            pieces.append(piece)
+            start += piece.num_rows
+            room -= piece.num_rows
+            if room == 0:
+                yield pieces
+                pieces, room = [], rows_at_once
+    if pieces:
+        yield pieces

@@ -1,0 +1,366 @@
+//! Arrays of native types as serialized messages: the inverse of [`super::typed`].
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, PrimitiveArray};
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
+use prost::encoding::{WireType, encode_key, encode_varint};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::wire;
+use crate::schema::ValueKind;
+
+/// What is written for values that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A null for a null, and everything else as it is. Lists may hold no nulls.
+    AsIs,
+    /// What Feast 0.67 writes (`feast.type_map`): null for not-a-number, the least timestamp there
+    /// is for a null one, and in lists not-a-number, false or an empty text.
+    AsFeastDoes,
+}
+
+/// Serialized `Value`s of a Feast type (named as in `feast.ValueType`), one for each element, empty
+/// for a null. `None` where Feast's own conversion has to judge: sets, maps, JSON and so on, and
+/// arrays of a type that does not obviously hold such values.
+///
+/// # Errors
+/// [`ErrorKind::InvalidValue`] for a number that the type cannot hold, and for a null in a list,
+/// if those are to stay as they are.
+pub fn serialize_values(
+    feast_type: &str,
+    array: &ArrayRef,
+    missing: Missing,
+) -> Result<Option<ArrayRef>> {
+    let kind = ValueKind::from_feast_type(feast_type);
+    if *array.data_type() == DataType::Null {
+        let mut messages = Messages::new(array.len());
+        (0..array.len()).try_for_each(|_| messages.push(|_| {}))?;
+        return Ok(Some(messages.finish()));
+    }
+    let as_feast = missing == Missing::AsFeastDoes;
+    if as_feast && kind == ValueKind::UnixTimestampList {
+        // Of what pandas makes of these, Feast takes some for nanoseconds and some for seconds.
+        return Ok(None);
+    }
+    let Some(target) = target(kind, array.data_type()) else {
+        return Ok(None);
+    };
+    let holds_nulls = items(array).is_some_and(|items| items.null_count() > 0);
+    if holds_nulls && !as_feast {
+        let message = "a list holds null, which Feast's lists cannot";
+        return Err(Error::new(ErrorKind::InvalidValue, message));
+    }
+    let array = match (&target, kind) {
+        (DataType::Int32 | DataType::Int64, _) if array.data_type().is_floating() => {
+            whole(array, &target, missing)?
+        }
+        _ => cast(array, &target)?,
+    };
+    if matches!(target, DataType::LargeList(_)) {
+        if holds_nulls && matches!(kind, ValueKind::Int32List | ValueKind::Int64List) {
+            return Ok(None);
+        }
+        return serialize_lists(kind, &array).map(Some);
+    }
+    serialize_scalars(kind, &array, missing).map(Some)
+}
+
+fn serialize_scalars(kind: ValueKind, array: &ArrayRef, missing: Missing) -> Result<ArrayRef> {
+    let as_feast = missing == Missing::AsFeastDoes;
+    let is_kept = |number: f64| !(as_feast && number.is_nan());
+    match kind {
+        ValueKind::Int32 => {
+            scalars::<Int32Type>(array, None, |x, out| wire::varint(kind, x.into(), out))
+        }
+        ValueKind::Int64 => scalars::<Int64Type>(array, None, |x, out| wire::varint(kind, x, out)),
+        ValueKind::UnixTimestamp => {
+            let per_second = ticks_per_second(array.data_type());
+            let numbers = cast(array, &DataType::Int64)?;
+            let null = as_feast.then_some(i64::MIN);
+            scalars::<Int64Type>(&numbers, null, |x, out| {
+                let seconds = if Some(x) == null { x } else { x.div_euclid(per_second) };
+                wire::varint(kind, seconds, out);
+            })
+        }
+        ValueKind::Double => scalars::<Float64Type>(array, None, |x, out| {
+            if is_kept(x) {
+                wire::double(x, out);
+            }
+        }),
+        ValueKind::Float => scalars::<Float64Type>(array, None, |x, out| {
+            if is_kept(x) {
+                wire::float(x as f32, out);
+            }
+        }),
+        ValueKind::Bool => {
+            let array = array.as_boolean();
+            each(array, |at, out| wire::varint(kind, array.value(at).into(), out))
+        }
+        ValueKind::Bytes => {
+            let array = array.as_binary::<i64>();
+            each(array, |at, out| wire::bytes(kind, array.value(at), out))
+        }
+        _ => {
+            let array = array.as_string::<i64>();
+            each(array, |at, out| wire::bytes(kind, array.value(at).as_bytes(), out))
+        }
+    }
+}
+
+fn serialize_lists(kind: ValueKind, array: &ArrayRef) -> Result<ArrayRef> {
+    let array = array.as_list::<i64>();
+    let lists =
+        |put: &dyn Fn(&ArrayRef, &mut Vec<u8>)| each(array, |at, out| put(&array.value(at), out));
+    match kind {
+        ValueKind::FloatList => {
+            lists(&|items, out| floats::<Float32Type>(kind, f32::NAN, items, out))
+        }
+        ValueKind::DoubleList => {
+            lists(&|items, out| floats::<Float64Type>(kind, f64::NAN, items, out))
+        }
+        ValueKind::Int32List => lists(&|items, out| {
+            let items = items.as_primitive::<Int32Type>().values();
+            wire::packed_varints(kind, items.iter().map(|x| i64::from(*x)), out);
+        }),
+        ValueKind::Int64List => lists(&|items, out| {
+            let items = items.as_primitive::<Int64Type>().values();
+            wire::packed_varints(kind, items.iter().copied(), out);
+        }),
+        ValueKind::UnixTimestampList => lists(&|items, out| {
+            let per_second = ticks_per_second(items.data_type());
+            let data = items.to_data();
+            let items = data.buffer::<i64>(0)[..items.len()].iter();
+            wire::packed_varints(kind, items.map(|x| x.div_euclid(per_second)), out);
+        }),
+        ValueKind::BoolList => lists(&|items, out| {
+            let items = items.as_boolean().iter().map(|x| x.unwrap_or(false).into());
+            wire::packed_varints(kind, items, out);
+        }),
+        _ => lists(&|items, out| {
+            let mut list = Vec::new();
+            for text in items.as_string::<i64>() {
+                put_field(1, text.unwrap_or_default().as_bytes(), &mut list);
+            }
+            wire::bytes(kind, &list, out);
+        }),
+    }
+}
+
+/// Serialized `EntityKey` messages of rows whose join keys are given by column: names, and
+/// serialized `Value`s of as many rows each.
+pub fn serialize_entity_keys(names: &[String], columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let columns: Vec<_> = columns.iter().map(AsArray::as_binary::<i32>).collect();
+    let rows = columns.first().map_or(0, Array::len);
+    let mut messages = Messages::new(rows);
+    for row in 0..rows {
+        messages.push(|out| {
+            for name in names {
+                put_field(1, name.as_bytes(), out);
+            }
+            for column in &columns {
+                put_field(2, column.value(row), out);
+            }
+        })?;
+    }
+    Ok(messages.finish())
+}
+
+fn put_field(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// The type to which an array of that type is cast, if its elements are values of the kind.
+fn target(kind: ValueKind, from: &DataType) -> Option<DataType> {
+    let is_text = |from: &DataType| match from {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => {
+            matches!(**values, DataType::Utf8 | DataType::LargeUtf8)
+        }
+        _ => false,
+    };
+    let item = match from {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            Some(item.data_type())
+        }
+        _ => None,
+    };
+    let scalar = |fits: bool, target: DataType| fits.then_some(target);
+    let list = |fits: fn(&DataType) -> bool, target: DataType| {
+        let fits = item.is_some_and(|item| fits(item) || *item == DataType::Null);
+        fits.then(|| DataType::LargeList(Arc::new(Field::new_list_field(target, true))))
+    };
+    let number = from.is_integer() || from.is_floating();
+    let target = match kind {
+        ValueKind::Int32 => scalar(number, DataType::Int32),
+        ValueKind::Int64 => scalar(number, DataType::Int64),
+        ValueKind::Float | ValueKind::Double => scalar(number, DataType::Float64),
+        ValueKind::Bool => scalar(*from == DataType::Boolean, DataType::Boolean),
+        ValueKind::UnixTimestamp => match from {
+            DataType::Timestamp(unit, _) => Some(DataType::Timestamp(*unit, None)),
+            DataType::Int64 => Some(DataType::Int64),
+            _ => None,
+        },
+        ValueKind::String | ValueKind::Uuid | ValueKind::TimeUuid | ValueKind::Decimal => {
+            scalar(is_text(from), DataType::LargeUtf8)
+        }
+        ValueKind::Bytes => scalar(from.is_binary(), DataType::LargeBinary),
+        ValueKind::FloatList => list(DataType::is_floating, DataType::Float32),
+        ValueKind::DoubleList => list(DataType::is_floating, DataType::Float64),
+        ValueKind::Int32List => list(DataType::is_integer, DataType::Int32),
+        ValueKind::Int64List => list(DataType::is_integer, DataType::Int64),
+        ValueKind::UnixTimestampList => match item {
+            Some(DataType::Timestamp(unit, _)) => list(|_| true, DataType::Timestamp(*unit, None)),
+            _ => None,
+        },
+        ValueKind::BoolList => list(|item| *item == DataType::Boolean, DataType::Boolean),
+        ValueKind::StringList
+        | ValueKind::UuidList
+        | ValueKind::TimeUuidList
+        | ValueKind::DecimalList => list(
+            |item| matches!(item, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+            DataType::LargeUtf8,
+        ),
+        _ => None,
+    };
+    target.filter(|target| can_cast_types(from, target))
+}
+
+fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, target, &options)
+        .map_err(|cause| Error::new(ErrorKind::InvalidValue, cause.to_string()))
+}
+
+/// The elements of all lists.
+fn items(array: &ArrayRef) -> Option<ArrayRef> {
+    match array.data_type() {
+        DataType::List(_) => Some(lists_items(array.as_list::<i32>())),
+        DataType::LargeList(_) => Some(lists_items(array.as_list::<i64>())),
+        DataType::FixedSizeList(_, width) => {
+            let list = array.as_fixed_size_list();
+            let width = *width as usize;
+            // Elements under a null are nobody's.
+            let mut nulls = 0;
+            for row in (0..list.len()).filter(|row| list.is_valid(*row)) {
+                nulls += list.values().slice(row * width, width).null_count();
+            }
+            (nulls > 0).then(|| Arc::clone(list.values()))
+        }
+        _ => None,
+    }
+}
+
+fn lists_items<O: arrow::array::OffsetSizeTrait>(
+    list: &arrow::array::GenericListArray<O>,
+) -> ArrayRef {
+    let offsets = list.value_offsets();
+    let (start, end) = (offsets[0].as_usize(), offsets[offsets.len() - 1].as_usize());
+    list.values().slice(start, end - start)
+}
+
+/// Floating-point numbers as whole ones: their integral part, as Feast takes it, or without loss.
+fn whole(array: &ArrayRef, target: &DataType, missing: Missing) -> Result<ArrayRef> {
+    let numbers = cast(array, &DataType::Float64)?;
+    let numbers = numbers.as_primitive::<Float64Type>();
+    let taken: PrimitiveArray<Float64Type> = match missing {
+        Missing::AsFeastDoes => {
+            numbers.iter().map(|x| x.filter(|x| !x.is_nan()).map(f64::trunc)).collect()
+        }
+        Missing::AsIs => match numbers.iter().flatten().find(|x| x.fract() != 0.0) {
+            Some(odd) => {
+                let message = format!("{odd} is no whole number");
+                return Err(Error::new(ErrorKind::InvalidValue, message));
+            }
+            None => numbers.clone(),
+        },
+    };
+    cast(&(Arc::new(taken) as ArrayRef), target)
+}
+
+/// How many units of that type are a second.
+fn ticks_per_second(timestamp: &DataType) -> i64 {
+    match timestamp {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000_000,
+        _ => 1,
+    }
+}
+
+/// Messages being made.
+struct Messages {
+    builder: BinaryBuilder,
+    scratch: Vec<u8>,
+}
+
+impl Messages {
+    fn new(rows: usize) -> Self {
+        Self { builder: BinaryBuilder::with_capacity(rows, rows * 16), scratch: Vec::new() }
+    }
+
+    fn push(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.scratch.clear();
+        put(&mut self.scratch);
+        if self.builder.values_slice().len() + self.scratch.len() > i32::MAX as usize {
+            let message = "more than 2 GiB of values in one batch; write fewer rows at a time";
+            return Err(Error::new(ErrorKind::InvalidValue, message));
+        }
+        self.builder.append_value(&self.scratch);
+        Ok(())
+    }
+
+    fn finish(mut self) -> ArrayRef {
+        Arc::new(self.builder.finish())
+    }
+}
+
+/// A message for each element, empty for a null.
+fn each(array: &dyn Array, put: impl Fn(usize, &mut Vec<u8>)) -> Result<ArrayRef> {
+    let mut messages = Messages::new(array.len());
+    for at in 0..array.len() {
+        messages.push(|out| {
+            if array.is_valid(at) {
+                put(at, out);
+            }
+        })?;
+    }
+    Ok(messages.finish())
+}
+
+/// A message for each number; for a null that of `null`, if there is one.
+fn scalars<P: ArrowPrimitiveType>(
+    array: &ArrayRef,
+    null: Option<P::Native>,
+    put: impl Fn(P::Native, &mut Vec<u8>),
+) -> Result<ArrayRef> {
+    let mut messages = Messages::new(array.len());
+    for value in array.as_primitive::<P>() {
+        messages.push(|out| {
+            if let Some(value) = value.or(null) {
+                put(value, out);
+            }
+        })?;
+    }
+    Ok(messages.finish())
+}
+
+/// A list of floating-point numbers, whose little-endian bytes are the message's own.
+fn floats<P: ArrowPrimitiveType>(
+    kind: ValueKind,
+    null: P::Native,
+    items: &ArrayRef,
+    out: &mut Vec<u8>,
+) where
+    P::Native: bytemuck::Pod,
+{
+    let items = items.as_primitive::<P>();
+    if items.null_count() == 0 {
+        wire::packed(kind, bytemuck::cast_slice(items.values()), out);
+        return;
+    }
+    let filled: Vec<P::Native> = items.iter().map(|item| item.unwrap_or(null)).collect();
+    wire::packed(kind, bytemuck::cast_slice(&filled), out);
+}

@@ -1,0 +1,41 @@
+//! Arrow arrays as serialized messages.
+
+use arrow::array::ArrayRef;
+use pyo3::prelude::*;
+use pyo3_arrow::PyArray;
+
+use crate::engine::{self, Missing};
+
+/// Serializes an array's elements as values of a Feast type; `None` where that is for Feast's own
+/// conversion to do.
+#[pyfunction]
+#[pyo3(signature = (feast_type, array, *, as_feast_does=false))]
+pub(super) fn serialize_values<'py>(
+    py: Python<'py>,
+    feast_type: &str,
+    array: PyArray,
+    as_feast_does: bool,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let missing = if as_feast_does { Missing::AsFeastDoes } else { Missing::AsIs };
+    let (array, _) = array.into_inner();
+    let values = py.detach(|| engine::serialize_values(feast_type, &array, missing))?;
+    values.map(|values| to_pyarrow(py, values)).transpose()
+}
+
+/// Serializes the `EntityKey` messages of rows whose join keys' serialized values are given by
+/// column.
+#[pyfunction]
+pub(super) fn serialize_entity_keys(
+    py: Python<'_>,
+    names: Vec<String>,
+    columns: Vec<PyArray>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let columns: Vec<_> = columns.into_iter().map(|column| column.into_inner().0).collect();
+    let keys = py.detach(|| engine::serialize_entity_keys(&names, &columns))?;
+    to_pyarrow(py, keys)
+}
+
+fn to_pyarrow(py: Python<'_>, array: ArrayRef) -> PyResult<Bound<'_, PyAny>> {
+    let array = PyArray::from_array_ref(array).into_pyobject(py)?;
+    py.import("pyarrow")?.getattr("array")?.call1((array,))
+}
