@@ -215,6 +215,9 @@ class Engine:
     def indexes(self, view: View) -> str:
         """Give the view's vector indexes, their segments and what was measured, as JSON."""
 
+    def is_building(self) -> bool:
+        """Whether an index is being built, or about to be, of what this engine wrote."""
+
     def finish_builds(self, waiting: Callable[[], bool]) -> None:
         """Wait for indexes being built of what this engine wrote, until ``waiting`` says no."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SILENT_SECONDS = 1.0
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
+_building: set[Engine] = set()
 
 
 def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
@@ -37,6 +38,17 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
     _live.add(engine)
     watch(path)
     return engine
+
+
+def keep_while_building(engine: Engine) -> None:
+    """Keep an engine that has an index to build of what it wrote.
+
+    ``feast materialize`` lets go of its store before the interpreter ends, and a builder ends with
+    its engine.
+    """
+    _building.difference_update([kept for kept in list(_building) if not kept.is_building()])
+    if engine.is_building():
+        _building.add(engine)
 
 
 def _finish_builds() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from feast_vector._engines import keep_while_building
+
 if TYPE_CHECKING:
     from feast_vector import _core
 
@@ -77,8 +79,10 @@ def write(
 ) -> tuple[int, int]:
     """Write a stream in one transaction: rows written, and rows older than what is stored."""
     try:
-        return engine.write(view, stream, **options)
+        counts = engine.write(view, stream, **options)
     except Exception:
         if stream.error is not None:
             raise stream.error from None
         raise
+    keep_while_building(engine)
+    return counts

@@ -107,6 +107,12 @@ impl Builder {
         self.shared.cancelled.store(false, SeqCst);
     }
 
+    /// Whether there is something to build of what was written.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.running && state.last_write.is_some()
+    }
+
     /// If something was written, waits until all that was asked for is built, and holds nothing off
     /// until it is quiet. Calls `waiting` from time to time, and stops waiting when that says no.
     pub(super) fn finish(&self, waiting: &mut dyn FnMut() -> bool) {

@@ -97,6 +97,11 @@ impl Engine {
         })
     }
 
+    /// Whether an index is being built, or about to be, of what was written.
+    pub fn is_building(&self) -> bool {
+        self.builder.is_busy()
+    }
+
     /// Waits for the indexes that are being built, until `waiting` says no.
     pub fn finish_builds(&self, waiting: &mut dyn FnMut() -> bool) {
         self.builder.finish(waiting);

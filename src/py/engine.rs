@@ -246,6 +246,10 @@ impl Engine {
         Ok(py.detach(|| self.engine.indexes(&view.spec.id))?.to_string())
     }
 
+    fn is_building(&self) -> bool {
+        self.engine.is_building()
+    }
+
     fn finish_builds(&self, py: Python<'_>, waiting: Py<PyAny>) -> PyResult<()> {
         let mut failed = None;
         let mut waiting = || {

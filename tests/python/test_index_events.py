@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_harness
+from conftest import in_another_process, make_harness
 from indexing import (
     ROWS,
     check,
@@ -127,6 +127,13 @@ def test_builders_that_are_killed_leave_nothing_that_hurts(tmp_path):
     folder = segments(harness)[0].parent
     assert list(folder.iterdir()) == segments(harness)
     check(harness, model, vectors(30, seed=50))
+
+
+def test_what_was_written_is_indexed_before_the_process_ends(tmp_path):
+    # As `feast materialize` does, which lets go of its store before the interpreter ends.
+    code = "from indexing import *; fill(harness, vectors(ROWS)); del harness"
+    assert in_another_process(tmp_path, code).wait(60) == 0
+    assert len(segments(make_harness(tmp_path))) == 1
 
 
 def test_searches_and_writes_go_on_while_others_build(tmp_path):
