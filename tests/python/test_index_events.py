@@ -132,7 +132,8 @@ def test_builders_that_are_killed_leave_nothing_that_hurts(tmp_path):
 def test_what_was_written_is_indexed_before_the_process_ends(tmp_path):
     # As `feast materialize` does, which lets go of its store before the interpreter ends.
     code = "from indexing import *; fill(harness, vectors(ROWS)); del harness"
-    assert in_another_process(tmp_path, code).wait(60) == 0
+    with in_another_process(tmp_path, code) as process:
+        assert process.wait(60) == 0
     assert len(segments(make_harness(tmp_path))) == 1
 
 
