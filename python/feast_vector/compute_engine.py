@@ -16,9 +16,10 @@ from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilder
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.compute_engines.local.local_node import LocalNode
-from feast.infra.compute_engines.local.nodes import LocalOutputNode
+from feast.infra.compute_engines.local.nodes import LocalOutputNode, LocalSourceReadNode
 from feast.repo_config import FeastConfigBaseModel
 
+from feast_vector._dask import frames_named_by_identity
 from feast_vector.online_store import VectorOnlineStore
 from feast_vector.tables import ROWS_AT_ONCE, TableWriter
 
@@ -68,6 +69,18 @@ class _Builder(LocalFeatureBuilder):
 
     task: MaterializationTask
 
+    def build_source_node(self, view: Any) -> Any:  # noqa: ANN401
+        """Read."""
+        node = _SourceNode(
+            "source",
+            view.source,
+            self.get_column_info(view),
+            self.task.start_time,
+            self.task.end_time,
+        )
+        self.nodes.append(node)
+        return node
+
     def build_filter_node(self, view: Any, input_node: Any) -> Any:  # noqa: ANN401
         """Filter, if there is a filter: a materialization has no entities to compare times with."""
         if getattr(view, "filter", None):
@@ -87,6 +100,14 @@ class _Builder(LocalFeatureBuilder):
         )
         self.nodes.append(node)
         return node
+
+
+class _SourceNode(LocalSourceReadNode):
+    """Reads as Feast does."""
+
+    def execute(self, context: ExecutionContext) -> ArrowTableValue:
+        with frames_named_by_identity():
+            return super().execute(context)
 
 
 class _LatestNode(LocalNode):

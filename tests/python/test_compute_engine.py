@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import feast_vector
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -37,6 +38,7 @@ from feast.types import (
     UnixTimestamp,
     Uuid,
 )
+from feast_vector._dask import frames_named_by_identity
 from feast_vector.compute_engine import VectorComputeEngine
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -385,3 +387,15 @@ def test_what_is_to_be_written_offline_too_is_handed_over(tmp_path, monkeypatch)
         assert contents(store).num_rows == 20
     theirs, ours = (table.select(simple(1).column_names).sort_by("id") for table in handed)
     assert ours.equals(theirs)
+
+
+def test_dask_names_frames_as_ever_once_they_are_read():
+    from dask.tokenize import normalize_token
+
+    frames = [pd.DataFrame({"a": [[1.0], [2.0]]}) for _ in range(2)]
+    before = normalize_token(frames[0])
+    with frames_named_by_identity(), frames_named_by_identity():
+        names = [normalize_token(frame) for frame in (*frames, *frames)]
+    assert names[:2] == names[2:]
+    assert names[0] != names[1]
+    assert normalize_token(frames[0]) == before != names[0]
