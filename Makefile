@@ -56,6 +56,7 @@ bench: build
 	cargo bench --no-default-features
 	$(BIN)/python benches/retrieval.py
 	$(BIN)/python benches/reads.py
+	$(BIN)/python benches/materialize.py
 
 bench-peers: build
 	$(BIN)/python -m pip install --quiet --group peers

@@ -7,12 +7,17 @@ left is what Feast itself takes, the floor of every store that it reads its own 
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
+import feast_vector
 import numpy as np
 import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
@@ -86,6 +91,55 @@ def filled(folder: Path, kind: str, views: int) -> FeatureStore:
     return store
 
 
+def reads_a_second(view: feast_vector.VectorView, threads: int) -> float:
+    """Native reads of 100 keys by so many threads at once, for a second."""
+    rng = np.random.default_rng(2)
+    batches = [rng.integers(0, ROWS, 100).tolist() for _ in range(64)]
+    serialized = [view._serialized(batch) for batch in batches]  # noqa: SLF001
+    engine, declaration = view._engine, view._declaration  # noqa: SLF001
+    until = time.perf_counter() + 1
+
+    def work(number: int) -> int:
+        done = 0
+        while time.perf_counter() < until:
+            engine.read(declaration, serialized[(done + number * 7) % 64], typed=True)
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(work, range(threads)))
+
+
+def concurrency(store: FeatureStore, path: Path) -> None:
+    """Readers in threads, alone and while another process writes without a pause."""
+    view = feast_vector.open_view(store, "view0")
+    writer = (
+        "import sys, pandas as pd; from feast import FeatureStore\n"
+        "store = FeatureStore(sys.argv[1])\n"
+        f"frame = pd.DataFrame({{name: range(5000) for name in {['id', *NAMES]}}}, dtype=float)\n"
+        "frame['id'] = frame['id'].astype(int)\n"
+        "while True:\n"
+        "    frame['event_timestamp'] = pd.Timestamp.now(tz='UTC')\n"
+        "    store.write_to_online_store('view0', frame); print(flush=True)"
+    )
+    counts = sorted({1, 2, os.cpu_count() or 1})
+    figures = {}
+    for kind in ("alone", "beside a writer"):
+        process = None
+        if kind != "alone":
+            command = [sys.executable, "-c", writer, str(path)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+            process.stdout.readline()
+        rounds = [[reads_a_second(view, count) for count in counts] for _ in range(5)]
+        figures[kind] = [statistics.median(taken) for taken in zip(*rounds, strict=True)]
+        if process:
+            process.kill()
+            process.communicate()
+    print(f"\nnative reads of 100 keys a second, by {' / '.join(map(str, counts))} threads")
+    for kind, rates in figures.items():
+        print(f"  {kind:<16}{' / '.join(f'{rate:,.0f}' for rate in rates)}")
+
+
 def main() -> None:
     """Run all."""
     rng = np.random.default_rng(1)
@@ -114,6 +168,7 @@ def main() -> None:
                 floor, own, *sqlite = (statistics.median(taken) for taken in times)
                 last = f"{sqlite[0]:>9.3f}" if sqlite else ""
                 print(f"{views:>5} {count:>8} {floor:>9.3f} {own:>9.3f} {own / floor:>6.2f} {last}")
+        concurrency(ours, Path(folder) / "ours")
 
 
 if __name__ == "__main__":

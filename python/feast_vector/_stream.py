@@ -13,7 +13,7 @@ from feast_vector._engines import keep_while_building
 if TYPE_CHECKING:
     from feast_vector import _core
 
-ROWS_PER_BATCH = 8192
+ROWS_PER_BATCH = 2048
 
 _TIMESTAMP = pa.timestamp("us", "UTC")
 
