@@ -57,6 +57,7 @@ bench: build
 	$(BIN)/python benches/retrieval.py
 	$(BIN)/python benches/reads.py
 	$(BIN)/python benches/materialize.py
+	$(BIN)/python benches/serve.py
 
 bench-peers: build
 	$(BIN)/python -m pip install --quiet --group peers
