@@ -62,6 +62,7 @@ bench: build
 bench-peers: build
 	$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/peers.py --plot docs/recall.svg
+	$(BIN)/python benches/cold_start.py
 
 clean:
 	rm -rf target $(VENV) demo
