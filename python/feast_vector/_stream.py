@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 2048
 
-_TIMESTAMP = pa.timestamp("us", "UTC")
+TIMESTAMP = pa.timestamp("us", "UTC")
+"""How the engine takes times."""
 
 
 def schema(features: Sequence[str]) -> pa.Schema:
@@ -23,8 +24,8 @@ def schema(features: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             pa.field("entity_key", pa.binary()),
-            pa.field("event_timestamp", _TIMESTAMP),
-            pa.field("created_timestamp", _TIMESTAMP),
+            pa.field("event_timestamp", TIMESTAMP),
+            pa.field("created_timestamp", TIMESTAMP),
             *(pa.field(name, pa.binary()) for name in features),
         ]
     )

@@ -1,9 +1,10 @@
 """A compute engine that writes what the offline store gives as Arrow, without protos.
 
 Chosen by ``batch_engine: vector`` in ``feature_store.yaml``. It is Feast's local engine but for
-what a materialization does with a table once it is read: rows of a view without a filter do not go
-through pandas, those that are not the latest are found by their keys and times alone, and columns
-are serialized whole. The rows that are stored are the same.
+what costs much in a materialization and changes nothing: the file store does not hash what it
+reads, rows of a view without a filter do not go through pandas, those that are not the latest are
+found by their keys and times alone, and columns are serialized whole. The rows that are stored are
+the same.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
 
-from feast_vector._stream import ROWS_PER_BATCH, BatchStream, schema
+from feast_vector._stream import ROWS_PER_BATCH, TIMESTAMP, BatchStream, schema
 from feast_vector.errors import InvalidInputError
 
 FeatureRow: TypeAlias = tuple[EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"]
@@ -35,7 +35,6 @@ FoundRow: TypeAlias = "tuple[datetime | None, EntityKeyProto, dict[str, ValuePro
 where the row has them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_TIMESTAMP = pa.timestamp("us", "UTC")
 
 
 def write_stream(rows: Sequence[FeatureRow]) -> BatchStream:
@@ -54,8 +53,8 @@ def _batch(
     try:
         columns = [
             pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
-            pa.array([_utc(row[2]) for row in rows], _TIMESTAMP),
-            pa.array([_utc_or_none(row[3]) for row in rows], _TIMESTAMP),
+            pa.array([_utc(row[2]) for row in rows], TIMESTAMP),
+            pa.array([_utc_or_none(row[3]) for row in rows], TIMESTAMP),
         ]
     except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
         message = f"a row's entity key or timestamps cannot be written: {cause}"

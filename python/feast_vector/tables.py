@@ -24,8 +24,6 @@ ROWS_AT_ONCE = 65_536
 EVENT_TIMESTAMP = "event_timestamp"
 """The column of event times of a view without a source."""
 
-_TIMESTAMP = pa.timestamp("us", "UTC")
-
 
 class TableWriter:
     """Writes Arrow data of one shape into a view.
@@ -159,13 +157,13 @@ class TableWriter:
 
     def _times(self, batch: pa.RecordBatch, name: str | None, *, needed: bool = False) -> pa.Array:
         if name is None:
-            return pa.nulls(batch.num_rows, _TIMESTAMP)
+            return pa.nulls(batch.num_rows, _stream.TIMESTAMP)
         column = batch.column(name)
         try:
             if not pa.types.is_timestamp(column.type):
                 read = pd.to_datetime(column.to_numpy(zero_copy_only=False), utc=True)
                 column = pa.array(read, from_pandas=True)
-            times = column.cast(_TIMESTAMP, safe=False)
+            times = column.cast(_stream.TIMESTAMP, safe=False)
         except (TypeError, ValueError, pa.ArrowException) as cause:
             message = f"{self._place}, column '{name}' ({column.type}): no timestamps: {cause}"
             raise InvalidInputError(message, "invalid_value") from cause

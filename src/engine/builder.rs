@@ -48,6 +48,13 @@ struct State {
     notices: Vec<String>,
 }
 
+impl State {
+    /// Whether there is something to build of what was written.
+    fn is_busy(&self) -> bool {
+        self.running && self.last_write.is_some()
+    }
+}
+
 impl Builder {
     pub(super) fn new(store: Store, threads: usize) -> Self {
         let shared = Shared {
@@ -109,8 +116,7 @@ impl Builder {
 
     /// Whether there is something to build of what was written.
     pub(super) fn is_busy(&self) -> bool {
-        let state = self.shared.state.lock();
-        state.running && state.last_write.is_some()
+        self.shared.state.lock().is_busy()
     }
 
     /// If something was written, waits until all that was asked for is built, and holds nothing off
@@ -119,7 +125,7 @@ impl Builder {
         self.shared.hurried.store(true, SeqCst);
         self.shared.changed.notify_all();
         let mut state = self.shared.state.lock();
-        while state.running && state.last_write.is_some() && waiting() {
+        while state.is_busy() && waiting() {
             let _ = self.shared.changed.wait_for(&mut state, Duration::from_millis(100));
         }
         drop(state);

@@ -3,7 +3,6 @@
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, PrimitiveArray};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
-use prost::encoding::{WireType, encode_key, encode_varint};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -140,7 +139,7 @@ fn serialize_lists(kind: ValueKind, array: &ArrayRef) -> Result<ArrayRef> {
         _ => lists(&|items, out| {
             let mut list = Vec::new();
             for text in items.as_string::<i64>() {
-                put_field(1, text.unwrap_or_default().as_bytes(), &mut list);
+                wire::field(1, text.unwrap_or_default().as_bytes(), &mut list);
             }
             wire::bytes(kind, &list, out);
         }),
@@ -156,20 +155,14 @@ pub fn serialize_entity_keys(names: &[String], columns: &[ArrayRef]) -> Result<A
     for row in 0..rows {
         messages.push(|out| {
             for name in names {
-                put_field(1, name.as_bytes(), out);
+                wire::field(1, name.as_bytes(), out);
             }
             for column in &columns {
-                put_field(2, column.value(row), out);
+                wire::field(2, column.value(row), out);
             }
         })?;
     }
     Ok(messages.finish())
-}
-
-fn put_field(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 /// The type to which an array of that type is cast, if its elements are values of the kind.

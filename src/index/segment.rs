@@ -262,12 +262,17 @@ impl Segment {
     /// What is known of a row besides its vector.
     #[inline]
     pub fn meta(&self, position: usize) -> Result<RowMeta, Damage> {
-        let one = position..position + 1;
         Ok(RowMeta {
             row_id: self.row_id(position)?,
-            expires_at: self.numbers::<i64>(Section::Expiries, one.clone())?[0],
-            event: self.numbers::<i64>(Section::Events, one)?[0],
+            expires_at: self.numbers::<i64>(Section::Expiries, position..position + 1)?[0],
+            event: self.event(position)?,
         })
+    }
+
+    /// A row's event time.
+    #[inline]
+    pub fn event(&self, position: usize) -> Result<i64, Damage> {
+        Ok(self.numbers::<i64>(Section::Events, position..position + 1)?[0])
     }
 
     /// A row's entity key.

@@ -115,8 +115,7 @@ impl<T: Real> VectorSet<T> {
             if let Some(position) = part.segment.position(row_id)?
                 && !part.is_dead(position)
             {
-                let event = part.segment.meta(position)?.event;
-                return Ok(Some((event, part.segment.key(position)?)));
+                return Ok(Some((part.segment.event(position)?, part.segment.key(position)?)));
             }
         }
         Ok(None)

@@ -24,9 +24,7 @@ pub fn float(value: f32, out: &mut Vec<u8>) {
 
 /// A string or bytes member, or a message member whose bytes are at hand.
 pub fn bytes(kind: ValueKind, value: &[u8], out: &mut Vec<u8>) {
-    encode_key(kind.number(), WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
-    out.extend_from_slice(value);
+    field(kind.number(), value, out);
 }
 
 /// A list of fixed-width elements whose little-endian bytes are the packed field's own.
@@ -38,7 +36,7 @@ pub fn packed(kind: ValueKind, elements: &[u8], out: &mut Vec<u8>) {
     }
     let length = elements.len() as u64;
     encode_varint(1 + encoded_len_varint(length) as u64 + length, out);
-    bytes_field_one(elements, out);
+    field(1, elements, out);
 }
 
 /// A list of varint elements.
@@ -50,8 +48,9 @@ pub fn packed_varints(kind: ValueKind, elements: impl Iterator<Item = i64>, out:
     packed(kind, &payload, out);
 }
 
-fn bytes_field_one(value: &[u8], out: &mut Vec<u8>) {
-    encode_key(1, WireType::LengthDelimited, out);
+/// A string, bytes or message field of any message.
+pub fn field(tag: u32, value: &[u8], out: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(value.len() as u64, out);
     out.extend_from_slice(value);
 }
