@@ -47,6 +47,7 @@ online_store:
 class NothingStore(VectorOnlineStore):
     """Answers without looking, by Feast's own way."""
 
+    get_online_features = OnlineStore.get_online_features
     _read_features_per_fv = OnlineStore._read_features_per_fv  # noqa: SLF001
     _row = (datetime(2026, 1, 1, tzinfo=timezone.utc), {n: Value(double_val=1.5) for n in NAMES})
 

@@ -13,11 +13,13 @@ __all__ = [
     "FORMAT_VERSION",
     "ISA",
     "Engine",
+    "FeatureReads",
     "View",
     "__version__",
     "encode_entity_key",
     "error_kinds",
     "normalize_metric",
+    "serialize_entities",
     "serialize_entity_keys",
     "serialize_values",
 ]
@@ -62,6 +64,22 @@ class View:
         text_features: list[str] = ...,
         vector_indexes: list[tuple[str, str, str, float]] = ...,
     ) -> View: ...
+
+@final
+class FeatureReads:
+    """Reads of several feature views, before it is known of which entities.
+
+    Args:
+        columns: Names of the columns that the entities' values come in.
+        reads: For each view its join keys and the place of each one's column, the features, each
+            once, and their names in the response.
+    """
+
+    def __new__(
+        cls,
+        columns: list[str],
+        reads: list[tuple[View, list[tuple[str, int]], list[str], list[str]]],
+    ) -> FeatureReads: ...
 
 @final
 class Engine:
@@ -137,20 +155,19 @@ class Engine:
         """
 
     def features(
-        self,
-        views: list[View],
-        requests: list[tuple[list[tuple[str, bytes]], list[str], list[str]]],
+        self, reads: FeatureReads, columns: list[bytes], entities: int | None = None
     ) -> tuple[bytes, list[int]]:
         """Read features of several views, all as of one moment, by column.
 
         Args:
-            views: The feature views.
-            requests: For each view the entities, by join key a serialized ``RepeatedValue`` with a
-                value a row; the features, each once; and their names in the response.
+            reads: What is read.
+            columns: The entities: for each of the reads' columns a serialized ``RepeatedValue``,
+                all of as many values.
+            entities: How many entities there are, if they are to lead the response.
 
         Returns:
             A serialized ``GetOnlineFeaturesResponse`` with the names and vectors in the order of
-            the requests, and for each view how many of its values are there.
+            the reads, and for each view how many of its values are there.
         """
 
     def search(
@@ -267,3 +284,14 @@ def serialize_values(
 
 def serialize_entity_keys(names: list[str], columns: list[pa.Array]) -> pa.Array:
     """Serialize ``EntityKey`` messages from serialized values of each join key, by column."""
+
+def serialize_entities(feast_type: str, values: list[Any]) -> bytes | None:
+    """Serialize entities' values as one ``RepeatedValue``.
+
+    Args:
+        feast_type: Their type, named as in ``feast.ValueType``.
+        values: Plain ``int`` for INT32 and INT64, plain ``str`` for STRING.
+
+    Returns:
+        None where a value is anything else, or the type another.
+    """

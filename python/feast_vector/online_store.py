@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from feast import Entity, FeatureView
 from feast.infra.infra_object import InfraObject
-from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictBool, StrictStr, field_validator
 
-from feast_vector import _core, _stream, arguments, features, protos, rank_order, views
+from feast_vector import _core, _stream, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
 from feast_vector._progress import TextIndexProgress
+from feast_vector.column_reads import INLINE_KEYS, ColumnReads
 from feast_vector.filters import conditions
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from numpy.typing import NDArray
-
-# Reads of up to this many keys are faster than handing them to another thread.
-_INLINE_KEYS = 64
 
 
 class VectorOnlineStoreConfig(FeastConfigBaseModel):
@@ -116,19 +113,17 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
         return value
 
 
-class VectorOnlineStore(OnlineStore):
+class VectorOnlineStore(ColumnReads):
     """Features as one typed row per entity in SQLite; embeddings searched by SIMD kernels."""
-
-    # Feast imports six other stores to find out, unless told.
-    _versioned_read_supported = True
 
     def __init__(self) -> None:
         """Make a store; nothing is opened before its first use."""
+        super().__init__()
         self._engines: dict[tuple[object, ...], _core.Engine] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what belongs to this process."""
-        return {**self.__dict__, "_engines": {}}
+        return {**super().__getstate__(), "_engines": {}}
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -191,67 +186,11 @@ class VectorOnlineStore(OnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[protos.ReadRow]:
         """Read as :meth:`online_read` does; many keys in another thread."""
-        if len(entity_keys) <= _INLINE_KEYS:
+        if len(entity_keys) <= INLINE_KEYS:
             return self.online_read(config, table, entity_keys, requested_features)
         return await asyncio.to_thread(
             self.online_read, config, table, entity_keys, requested_features
         )
-
-    def _read_features_per_fv(
-        self,
-        config: RepoConfig,
-        grouped_refs: list[features.Group],
-        join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str],
-        online_features_response: features.Response,
-        full_feature_names: bool,
-        include_feature_view_version_metadata: bool,
-    ) -> None:
-        """Answer ``get_online_features`` by column, all views as of one moment."""
-        request = features.Request(config, grouped_refs, join_key_values, full_feature_names)
-        if not request.collect(entity_name_to_join_key_map):
-            super()._read_features_per_fv(
-                config,
-                grouped_refs,
-                join_key_values,
-                entity_name_to_join_key_map,
-                online_features_response,
-                full_feature_names,
-                include_feature_view_version_metadata,
-            )
-            return
-        answer = request.read(self.engine(config))
-        request.merge(answer, online_features_response, include_feature_view_version_metadata)
-
-    async def _read_features_per_fv_async(
-        self,
-        config: RepoConfig,
-        grouped_refs: list[features.Group],
-        join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str],
-        online_features_response: features.Response,
-        full_feature_names: bool,
-        include_feature_view_version_metadata: bool,
-    ) -> None:
-        """Answer as :meth:`_read_features_per_fv` does; many keys are read in another thread."""
-        request = features.Request(config, grouped_refs, join_key_values, full_feature_names)
-        if not request.collect(entity_name_to_join_key_map):
-            await super()._read_features_per_fv_async(
-                config,
-                grouped_refs,
-                join_key_values,
-                entity_name_to_join_key_map,
-                online_features_response,
-                full_feature_names,
-                include_feature_view_version_metadata,
-            )
-            return
-        engine = self.engine(config)
-        if request.keys <= _INLINE_KEYS:
-            answer = request.read(engine)
-        else:
-            answer = await asyncio.to_thread(request.read, engine)
-        request.merge(answer, online_features_response, include_feature_view_version_metadata)
 
     # --- searching
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import RepeatedValue
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
@@ -136,6 +137,11 @@ def _times(column: pa.Array) -> list[datetime | None]:
 def serialize_keys(keys: Sequence[EntityKeyProto]) -> list[bytes]:
     """Entity keys as the engine takes them."""
     return [key.SerializeToString() for key in keys]
+
+
+def empty_response() -> GetOnlineFeaturesResponse:
+    """A response to ``get_online_features`` before anything is in it."""
+    return GetOnlineFeaturesResponse()
 
 
 def serialize_column(values: Iterable[ValueProto]) -> bytes:

@@ -6,22 +6,31 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use super::{Engine, now};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, EventTimes, FeaturesMessage};
 use crate::schema::ViewId;
-use crate::store::{self, RowKey};
+use crate::store::{self, RowKey, Rows, Snapshot};
 
-/// What is asked of one feature view.
+/// What calls of `get_online_features` have in common that differ in their entities alone.
 #[derive(Debug)]
-pub struct FeatureRequest<'a> {
+pub struct FeatureReads {
+    /// Names of the columns that the entities' values come in.
+    pub columns: Vec<String>,
+    /// The reads, in the order of the response.
+    pub reads: Vec<FeatureRead>,
+}
+
+/// What is read of one feature view.
+#[derive(Debug)]
+pub struct FeatureRead {
     /// The feature view.
-    pub view: &'a ViewId,
-    /// The entities: for each join key its name and a serialized `RepeatedValue`, a value a row.
-    pub join_keys: &'a [(&'a str, &'a [u8])],
+    pub view: ViewId,
+    /// Its join keys, and the column that has the values of each.
+    pub join_keys: Vec<(String, usize)>,
     /// The features, each once.
-    pub features: &'a [String],
+    pub features: Vec<String>,
     /// Their names in the response.
-    pub names: &'a [String],
+    pub names: Vec<String>,
 }
 
 /// The answer to several requests.
@@ -36,27 +45,38 @@ pub struct FeaturesAnswer {
 impl Engine {
     /// Reads features of several views, all as of one moment, a row for each entity, in their
     /// order. An entity that is named several times is looked up once.
-    pub fn features(&self, requests: &[FeatureRequest<'_>]) -> Result<FeaturesAnswer> {
+    ///
+    /// `columns` are the entities' values: for each of [`FeatureReads::columns`] a serialized
+    /// `RepeatedValue`, all of as many values. They lead the response, if `entities` says how many
+    /// there are.
+    pub fn features(
+        &self,
+        reads: &FeatureReads,
+        columns: &[&[u8]],
+        entities: Option<usize>,
+    ) -> Result<FeaturesAnswer> {
         let _entered = self.gate.enter()?;
+        if columns.len() != reads.columns.len() {
+            let message =
+                format!("{} columns for {} join keys", columns.len(), reads.columns.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         self.store.read(|snapshot| {
             let now = now();
             let mut message = FeaturesMessage::default();
-            let mut present = Vec::with_capacity(requests.len());
-            for request in requests {
-                let keys = proto::encode_key_columns(request.join_keys)
-                    .map_err(|error| error.at(request.view))?;
-                let (unique, places) = unique(&keys);
-                let features: Vec<&str> = request.features.iter().map(String::as_str).collect();
-                let rows = match snapshot.table(request.view)? {
-                    Some(table) => {
-                        snapshot.rows(&table.schema, RowKey::Keys(&unique), &features, now)?
-                    }
-                    None => store::no_rows(unique.len(), features.len()),
-                };
+            if let Some(count) = entities {
+                message.put_names(&reads.columns);
+                for values in columns {
+                    message.put_entities(values, count);
+                }
+            }
+            let mut present = Vec::with_capacity(reads.reads.len());
+            for read in &reads.reads {
+                let (rows, places) = rows_of(snapshot, read, columns, now)?;
                 let times = rows.event_timestamps.as_primitive::<TimestampMicrosecondType>();
                 let time = |&row: &usize| times.is_valid(row).then(|| times.value(row));
                 let times = EventTimes::new(places.iter().map(time));
-                message.put_names(request.names);
+                message.put_names(&read.names);
                 let mut count = 0;
                 for column in &rows.features {
                     let column = column.as_binary::<i32>();
@@ -68,6 +88,25 @@ impl Engine {
             Ok(FeaturesAnswer { message: message.finish(), present })
         })
     }
+}
+
+/// The rows of a read's distinct entities, and for each entity which of them is its own.
+fn rows_of(
+    snapshot: &Snapshot<'_>,
+    read: &FeatureRead,
+    columns: &[&[u8]],
+    now: store::Micros,
+) -> Result<(Rows, Vec<usize>)> {
+    let join_keys: Vec<(&str, &[u8])> =
+        read.join_keys.iter().map(|(name, at)| (name.as_str(), columns[*at])).collect();
+    let keys = proto::encode_key_columns(&join_keys).map_err(|error| error.at(&read.view))?;
+    let (unique, places) = unique(&keys);
+    let features: Vec<&str> = read.features.iter().map(String::as_str).collect();
+    let rows = match snapshot.table(&read.view)? {
+        Some(table) => snapshot.rows(&table.schema, RowKey::Keys(&unique), &features, now)?,
+        None => store::no_rows(unique.len(), features.len()),
+    };
+    Ok((rows, places))
 }
 
 /// The distinct keys, and for each key where among them it is.

@@ -28,7 +28,7 @@ use crate::store::{self, Store, StoreOptions};
 
 pub use answer::Form;
 use builder::Builder;
-pub use features::{FeatureRequest, FeaturesAnswer};
+pub use features::{FeatureRead, FeatureReads, FeaturesAnswer};
 use filters::RowCaches;
 use gate::Gate;
 pub use indexing::IndexSettings;

@@ -30,6 +30,17 @@ impl FeaturesMessage {
         put_bytes(1, &metadata, &mut self.out);
     }
 
+    /// Appends the vector of a join key: a serialized `RepeatedValue` of so many values, which are
+    /// all there and have no time.
+    pub fn put_entities(&mut self, values: &[u8], count: usize) {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(values);
+        put_bytes(2, &vec![PRESENT; count], &mut self.scratch);
+        let times = EventTimes::new(std::iter::repeat_n(None, count));
+        self.scratch.extend_from_slice(&times.field);
+        put_bytes(2, &self.scratch, &mut self.out);
+    }
+
     /// Appends a feature's vector: for each row its serialized `Value`, if it has the feature, and
     /// its time from `times`. Returns how many have it.
     pub fn put_vector<'a>(

@@ -13,19 +13,15 @@ use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
 use pyo3_arrow::input::AnyRecordBatch;
 
+use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
-use crate::engine::{
-    EngineOptions, FeatureRequest, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest,
-};
+use crate::engine::{EngineOptions, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
 use crate::text::TextMatch;
 use crate::vector::Metric;
-
-/// Join keys as serialized columns, features, and their names in the response.
-type PyFeatureRequest = (Vec<(String, PyBackedBytes)>, Vec<String>, Vec<String>);
 
 /// An online store over one database file.
 #[pyclass(frozen, weakref, module = "feast_vector._core")]
@@ -125,32 +121,17 @@ impl Engine {
         PyRecordBatch::new(batch).into_pyarrow(py)
     }
 
+    #[pyo3(signature = (reads, columns, entities=None))]
     fn features<'py>(
         &self,
         py: Python<'py>,
-        views: Vec<PyRef<'py, View>>,
-        requests: Vec<PyFeatureRequest>,
+        reads: &FeatureReads,
+        columns: Vec<PyBackedBytes>,
+        entities: Option<usize>,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<u64>)> {
-        let views: Vec<ViewId> = views.iter().map(|view| view.spec.id.clone()).collect();
         let answer = py.detach(|| {
-            let keys: Vec<Vec<(&str, &[u8])>> = requests
-                .iter()
-                .map(|(keys, ..)| {
-                    keys.iter().map(|(name, values)| (name.as_str(), values.as_ref())).collect()
-                })
-                .collect();
-            let requests: Vec<FeatureRequest<'_>> = views
-                .iter()
-                .zip(&keys)
-                .zip(&requests)
-                .map(|((view, join_keys), (_, features, names))| FeatureRequest {
-                    view,
-                    join_keys,
-                    features,
-                    names,
-                })
-                .collect();
-            self.engine.features(&requests)
+            let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
+            self.engine.features(&reads.reads, &columns, entities)
         })?;
         Ok((PyBytes::new(py, &answer.message), answer.present))
     }

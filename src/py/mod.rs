@@ -5,6 +5,7 @@
 
 mod engine;
 mod errors;
+mod features;
 mod filter;
 mod serialize;
 mod view;
@@ -20,9 +21,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ISA", crate::vector::Isa::best().name())?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<view::View>()?;
+    module.add_class::<features::FeatureReads>()?;
     module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;
     module.add_function(wrap_pyfunction!(engine::encode_entity_key, module)?)?;
     module.add_function(wrap_pyfunction!(engine::normalize_metric, module)?)?;
+    module.add_function(wrap_pyfunction!(features::serialize_entities, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_values, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_entity_keys, module)?)?;
     Ok(())

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 from feast import (
@@ -14,9 +15,11 @@ from feast import (
     FileSource,
     RepoConfig,
     ValueType,
+    metrics,
 )
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.on_demand_feature_view import on_demand_feature_view
+from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.types import Array, Float32, Float64, Int64, String
 from feast_vector import errors
 from feast_vector.online_store import VectorOnlineStore
@@ -92,6 +95,8 @@ def store(tmp_path_factory):
 class FeastsWay(VectorOnlineStore):
     """Our store, read as Feast reads any."""
 
+    get_online_features = OnlineStore.get_online_features
+    get_online_features_async = OnlineStore.get_online_features_async
     _read_features_per_fv = OnlineStore._read_features_per_fv
     _read_features_per_fv_async = OnlineStore._read_features_per_fv_async
 
@@ -135,14 +140,126 @@ def test_both_ways_give_the_same_message(store, feasts, features, rows, versions
 
     def ask(feature_store):
         if is_async:
-            return asyncio.run(feature_store.get_online_features_async(**request)).proto
-        return feature_store.get_online_features(**request).proto
+            return asyncio.run(feature_store.get_online_features_async(**request))
+        return feature_store.get_online_features(**request)
 
-    ours, theirs = ask(store), ask(feasts)
+    assert_same(ask(store), ask(feasts))
+
+
+def assert_same(ours, theirs):
     # By their bytes, because a NaN is not equal to itself.
-    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(
+    assert ours.proto.SerializeToString(deterministic=True) == theirs.proto.SerializeToString(
         deterministic=True
     )
+    assert ours._feature_types == theirs._feature_types
+
+
+def answer_or_error(feature_store, *request):
+    try:
+        return feature_store.get_online_features(*request)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is compared
+        return error
+
+
+ODD = st.one_of(
+    st.integers(-1, 7),
+    st.integers(),
+    st.booleans(),
+    st.integers(0, 6).map(np.int64),
+    st.integers(0, 6).map(float),
+    st.integers(0, 6).map(str),
+    st.sampled_from(["s0", "", "é", "\ud800", b"s0", None, [1], pd.Timestamp(3)]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ids=st.lists(ODD, max_size=4), shops=st.lists(ODD, max_size=4), by_column=st.booleans())
+def test_whatever_the_entities_are(store, feasts, ids, shops, by_column):
+    """Values that Feast converts, or refuses, are converted or refused in the same words."""
+    rows = {"id": ids, "shop": shops}
+    if not by_column:
+        rows = [{"id": i, "shop": s} for i, s in zip(ids, shops, strict=False)]
+
+    request = (["items:name", "shops:price"], rows)
+    ours, theirs = answer_or_error(store, *request), answer_or_error(feasts, *request)
+    if not isinstance(theirs, Exception):
+        assert_same(ours, theirs)
+    elif isinstance(ours, errors.InvalidInputError):
+        # Feast fails on a null in Python, we say what is wrong with it.
+        assert isinstance(theirs, TypeError)
+        assert "has a value of type null" in str(ours)
+    else:
+        assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        {},
+        [{"id": 1}, {"id": 2, "shop": "s0"}],
+        [{"id": 1, "shop": "s0"}, {"id": 2}],
+        {"id": (1, 2)},
+        {"id": [1, 2], "shop": ["s0"]},
+        {"id": [1], "unknown": [2]},
+        {"item": [1]},
+        {"id": [2], 5: [1]},
+        {"id": RepeatedValue(val=[Value(int64_val=2), Value(int64_val=3)])},
+        {"id": [Value(int64_val=2)]},
+    ],
+    ids=str,
+)
+def test_odd_shapes_of_entities(store, feasts, rows):
+    request = (["items:name"], rows)
+    ours, theirs = answer_or_error(store, *request), answer_or_error(feasts, *request)
+    if isinstance(theirs, Exception):
+        assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+    else:
+        assert_same(ours, theirs)
+
+
+def test_plain_requests_never_go_feasts_way(store, monkeypatch):
+    def fail(*_, **__):
+        pytest.fail("Feast converted the entities")
+
+    monkeypatch.setattr("feast.utils.python_values_to_proto_values", fail)
+    monkeypatch.setattr(VectorOnlineStore, "_read_features_per_fv", fail)
+    for rows in ([{"id": 1, "shop": "s1"}], {"id": [1], "shop": ["s1"]}):
+        answer = store.get_online_features(["both:name", "items:price"], rows).to_dict()
+        assert answer == {"id": [1], "shop": ["s1"], "name": [None], "price": [None]}
+
+
+def test_a_request_is_resolved_again_after_the_view_has_changed(store, feasts):
+    """What is remembered of earlier calls does not outlive Feast's registry."""
+    view = store.get_feature_view("never_written")
+    request = (["never_written:more"], [{"id": 1}])
+    assert store.get_online_features(*request)._feature_types["more"] == ValueType.INT64
+    changed = FeatureView(
+        name=view.name,
+        entities=[store.get_entity("item")],
+        schema=[Field(name="more", dtype=String)],
+        source=view.batch_source,
+    )
+    store.apply([changed])
+    assert store.get_online_features(*request)._feature_types["more"] == ValueType.STRING
+    store.apply([view])
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_feasts_metrics_hear_the_same(store, feasts, monkeypatch, is_measured):
+    monkeypatch.setattr(metrics._config, "online_features", is_measured)
+    heard = []
+    monkeypatch.setattr(metrics, "track_feature_statuses", lambda *what: heard.append(what))
+    monkeypatch.setattr(
+        metrics, "track_online_store_read", lambda seconds: heard.append(seconds >= 0)
+    )
+    request = (["items:name", "never_written:more"], {"id": [1, 2, 99]})
+    for feature_store in (store, feasts):
+        feature_store.get_online_features(*request)
+        asyncio.run(feature_store.get_online_features_async(*request))
+    half = len(heard) // 2
+    assert sorted(heard[:half], key=str) == sorted(heard[half:], key=str)
+    assert heard.count(True) == (4 if is_measured else 0)
 
 
 def test_aliases_and_renamed_join_keys(store, feasts):
