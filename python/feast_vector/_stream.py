@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from feast_vector._engines import keep_while_building
 if TYPE_CHECKING:
     from feast_vector import _core
 
-ROWS_PER_BATCH = 2048
+ROWS_PER_BATCH = 1024
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 """How the engine takes times."""
@@ -32,7 +31,7 @@ def schema(features: Sequence[str]) -> pa.Schema:
 
 
 class BatchStream:
-    """Batches of one schema, each made when the one before is handed over.
+    """Batches of one schema, each made when the core takes it.
 
     Attributes:
         error: What went wrong while making one, which Arrow's C interface would flatten to a
@@ -42,11 +41,10 @@ class BatchStream:
     def __init__(
         self, batch_schema: pa.Schema, makers: Sequence[Callable[[], pa.RecordBatch]]
     ) -> None:
-        """Prepare the stream; the first batch is made at once."""
-        self.error: Exception | None = None
+        """Prepare the stream; nothing is made yet."""
+        self.error: BaseException | None = None
         self._schema = batch_schema
-        self._makers = makers[1:]
-        self._first = makers[0]()
+        self._makers = makers
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the stream."""
@@ -54,22 +52,13 @@ class BatchStream:
         return reader.__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        if not self._makers:
-            yield self._first
-            return
-        # The next batch is made while the core, without the interpreter's lock, writes this one.
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            pending = ahead.submit(self._makers[0])
-            yield self._first
-            for following in (*self._makers[1:], None):
-                try:
-                    batch = pending.result()
-                except Exception as error:
-                    self.error = error
-                    raise
-                if following is not None:
-                    pending = ahead.submit(following)
-                yield batch
+        for make in self._makers:
+            try:
+                batch = make()
+            except BaseException as error:
+                self.error = error
+                raise
+            yield batch
 
 
 def write(

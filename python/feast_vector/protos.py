@@ -54,8 +54,8 @@ def _batch(
     try:
         columns = [
             pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
-            pa.array([_utc(row[2]) for row in rows], TIMESTAMP),
-            pa.array([_utc_or_none(row[3]) for row in rows], TIMESTAMP),
+            _times([row[2] for row in rows], needed=True),
+            _times([row[3] for row in rows]),
         ]
     except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
         message = f"a row's entity key or timestamps cannot be written: {cause}"
@@ -115,19 +115,29 @@ def _serialized(
     return [None if value is None else value.SerializeToString() for value in found]
 
 
-def _utc(time: datetime) -> int:
-    """Microseconds since 1970 of a time that is UTC where it is naive."""
+def _times(times: list[datetime | None], *, needed: bool = False) -> pa.Array:
+    """Times of rows, which are UTC where they are naive."""
+    if not set(map(type, times)) <= {datetime, type(None)}:
+        # Arrow is particular about what pandas' timestamps have beyond microseconds.
+        times = [_micros(time) for time in times]
+    array = pa.array(times, TIMESTAMP)
+    if needed and array.null_count:
+        text = "a row has no event timestamp"
+        raise ValueError(text)
+    return array
+
+
+def _micros(time: datetime | None) -> int | None:
+    """Microseconds since 1970."""
+    # pandas has a time that is none, NaT, which is not equal to itself.
+    if time is None or time != time:  # noqa: PLR0124
+        return None
     if time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
-def _utc_or_none(time: datetime | None) -> int | None:
-    # pandas has a time that is none, NaT, which is not equal to itself.
-    return None if time is None or time != time else _utc(time)  # noqa: PLR0124
-
-
-def _times(column: pa.Array) -> list[datetime | None]:
+def _datetimes(column: pa.Array) -> list[datetime | None]:
     return [
         None if micros is None else _EPOCH + timedelta(microseconds=micros)
         for micros in column.view(pa.int64()).to_pylist()
@@ -152,7 +162,7 @@ def serialize_column(values: Iterable[ValueProto]) -> bytes:
 
 def read_rows(batch: pa.RecordBatch) -> list[ReadRow]:
     """The rows of ``Engine.read``, as Feast wants them."""
-    times = _times(batch.column(0))
+    times = _datetimes(batch.column(0))
     features = _feature_dicts(batch, leading=1)
     return [
         (None, None) if time is None else (time, row)
@@ -163,7 +173,7 @@ def read_rows(batch: pa.RecordBatch) -> list[ReadRow]:
 def found_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> list[FoundRow]:
     """The rows of ``Engine.search``, best first, with the named join keys among the features."""
     keys = [EntityKeyProto.FromString(key) for key in batch.column(0).to_pylist()]
-    times = _times(batch.column(1))
+    times = _datetimes(batch.column(1))
     rows = _feature_dicts(batch, leading=4)
     for name in join_keys:
         for key, row in zip(keys, rows, strict=True):

@@ -1,5 +1,8 @@
 //! Writing record batches of serialized messages.
 
+use std::sync::mpsc;
+use std::thread;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
@@ -19,6 +22,12 @@ pub struct WriteRequest {
     pub ttl_seconds: Option<u64>,
 }
 
+/// What a stream of batches gives.
+type NextBatch = std::result::Result<RecordBatch, ArrowError>;
+
+/// Fewer rows than this, alone in a stream, are written sooner than a thread would start.
+const ROWS_FOR_A_THREAD: usize = 256;
+
 /// Columns that lead a batch; features follow.
 const KEY: usize = 0;
 const EVENT: usize = 1;
@@ -32,17 +41,66 @@ impl Engine {
     /// `event_timestamp` and `created_timestamp` (timestamps, the latter may be null), then a
     /// binary column for each feature, named as it: serialized `Value`s, null where a row leaves
     /// the feature as it is.
+    ///
+    /// Batches are made by the calling thread while another writes those before them, so that
+    /// neither waits for the other, nor the writer for Python's lock.
     pub fn write(
         &self,
         view: &ViewSpec,
         schema: &arrow::datatypes::Schema,
-        batches: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>>,
+        mut batches: impl Iterator<Item = NextBatch>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
         let _entered = self.gate.enter()?;
         let features: Vec<String> =
             schema.fields().iter().skip(FEATURES).map(|field| field.name().clone()).collect();
-        let counts = self.store.write(|txn| {
+        let is_small =
+            |batch: &NextBatch| matches!(batch, Ok(batch) if batch.num_rows() < ROWS_FOR_A_THREAD);
+        let mut head: Vec<NextBatch> = batches.next().into_iter().collect();
+        if head.iter().all(is_small) {
+            head.extend(batches.next());
+        }
+        let counts = if head.len() < 2 && head.iter().all(is_small) {
+            self.write_all(view, features, head.into_iter(), request)
+        } else {
+            self.write_in_thread(view, features, head.into_iter().chain(batches), request)
+        }?;
+        self.request_indexes(view);
+        Ok(counts)
+    }
+
+    fn write_in_thread(
+        &self,
+        view: &ViewSpec,
+        features: Vec<String>,
+        mut batches: impl Iterator<Item = NextBatch>,
+        request: WriteRequest,
+    ) -> Result<WriteCounts> {
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            let writer = thread::Builder::new()
+                .name("feast-vector write".to_owned())
+                .spawn_scoped(scope, || {
+                    self.write_all(view, features, receiver.into_iter(), request)
+                })
+                .map_err(|cause| {
+                    Error::new(ErrorKind::Io, format!("no thread to write: {cause}"))
+                })?;
+            // A writer that has failed takes no more, and says why when it is joined.
+            let _ = batches.try_for_each(|batch| sender.send(batch));
+            drop(sender);
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn write_all(
+        &self,
+        view: &ViewSpec,
+        features: Vec<String>,
+        batches: impl Iterator<Item = NextBatch>,
+        request: WriteRequest,
+    ) -> Result<WriteCounts> {
+        self.store.write(|txn| {
             let now = now();
             let ttl = request.ttl_seconds.map(|seconds| {
                 i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
@@ -57,9 +115,7 @@ impl Engine {
                 write_batch(&mut writer, &batch.map_err(arrow_error)?)?;
             }
             writer.finish()
-        })?;
-        self.request_indexes(view);
-        Ok(counts)
+        })
     }
 }
 

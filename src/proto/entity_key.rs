@@ -39,23 +39,7 @@ fn invalid(message: impl Into<String>) -> Error {
 
 /// Turns a serialized `EntityKey` message into the bytes of serialization version 3.
 pub fn encode_key(message: &[u8]) -> Result<Vec<u8>> {
-    let key = EntityKey::decode(message)
-        .map_err(|cause| invalid(format!("not a serialized Feast EntityKey ({cause})")))?;
-    if key.join_keys.len() != key.entity_values.len() {
-        return Err(invalid(format!(
-            "an entity key has {} join keys but {} values",
-            key.join_keys.len(),
-            key.entity_values.len()
-        )));
-    }
-    let mut parts: Vec<_> = key.join_keys.into_iter().zip(key.entity_values).collect();
-    parts.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut out = Vec::with_capacity(message.len() + 16);
-    put_names(parts.iter().map(|(name, _)| name.as_str()), &mut out);
-    for (name, value) in &parts {
-        put_value(name, value.val.as_ref(), &mut out)?;
-    }
-    Ok(out)
+    DecodedKey::from_message(message)?.encode()
 }
 
 /// The keys of rows whose join keys are given by column: a name, and a serialized `RepeatedValue`
@@ -110,15 +94,17 @@ fn put_value(name: &str, value: Option<&Val>, out: &mut Vec<u8>) -> Result<()> {
         Some(Val::Int32(number)) => put(ValueKind::Int32, &number.to_le_bytes()),
         Some(Val::Int64(number)) => put(ValueKind::Int64, &number.to_le_bytes()),
         Some(Val::UnixTimestamp(number)) => put(ValueKind::UnixTimestamp, &number.to_le_bytes()),
-        other => {
-            let what = other.map_or("null", |val| val.kind().name());
-            return Err(invalid(format!(
-                "join key '{name}' has a value of type {what}; entity keys can be STRING, BYTES, \
-                 INT32, INT64 or UNIX_TIMESTAMP"
-            )));
-        }
+        other => return Err(not_a_key(name, other)),
     }
     Ok(())
+}
+
+fn not_a_key(name: &str, value: Option<&Val>) -> Error {
+    let what = value.map_or("null", |val| val.kind().name());
+    invalid(format!(
+        "join key '{name}' has a value of type {what}; entity keys can be STRING, BYTES, INT32, \
+         INT64 or UNIX_TIMESTAMP"
+    ))
 }
 
 /// Parses the bytes of serialization version 3.
@@ -181,6 +167,36 @@ fn value(kind: u32, bytes: &[u8]) -> Result<Val> {
 }
 
 impl DecodedKey {
+    /// Parses a serialized `EntityKey` message.
+    pub fn from_message(message: &[u8]) -> Result<Self> {
+        let key = EntityKey::decode(message)
+            .map_err(|cause| invalid(format!("not a serialized Feast EntityKey ({cause})")))?;
+        if key.join_keys.len() != key.entity_values.len() {
+            return Err(invalid(format!(
+                "an entity key has {} join keys but {} values",
+                key.join_keys.len(),
+                key.entity_values.len()
+            )));
+        }
+        let mut parts = Vec::with_capacity(key.join_keys.len());
+        for (name, value) in key.join_keys.into_iter().zip(key.entity_values) {
+            let Some(val) = value.val else { return Err(not_a_key(&name, None)) };
+            parts.push((name, val));
+        }
+        parts.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Self { parts })
+    }
+
+    /// The key in the bytes of serialization version 3.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(48 * self.parts.len());
+        put_names(self.parts.iter().map(|(name, _)| name.as_str()), &mut out);
+        for (name, val) in &self.parts {
+            put_value(name, Some(val), &mut out)?;
+        }
+        Ok(out)
+    }
+
     /// The key as a serialized `EntityKey` message.
     pub fn to_message(&self) -> Vec<u8> {
         let (join_keys, entity_values) = self

@@ -196,6 +196,14 @@ impl Val {
 
 /// Parses a serialized `Value`. A kind that this version does not know parses as no value.
 pub fn decode_value(wire: &[u8]) -> Result<Option<Val>> {
+    // Numbers are most of what is written, and need no parser of messages: tag and bytes.
+    match *wire {
+        [0x29, a, b, c, d, e, f, g, h] => {
+            return Ok(Some(Val::Double(f64::from_le_bytes([a, b, c, d, e, f, g, h]))));
+        }
+        [0x35, a, b, c, d] => return Ok(Some(Val::Float(f32::from_le_bytes([a, b, c, d])))),
+        _ => {}
+    }
     Value::decode(wire).map(|value| value.val).map_err(|cause| {
         Error::new(ErrorKind::InvalidValue, format!("not a serialized Feast Value ({cause})"))
     })
@@ -220,6 +228,18 @@ mod tests {
                 decode_value(&wire).ok().flatten()
             });
             assert_eq!(found.map(|val| val.kind()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn numbers_are_what_prost_parses() {
+        for number in [0.0, -0.0, 1.5, f64::MIN_POSITIVE, f64::INFINITY, f64::MAX] {
+            for val in [Val::Double(number), Val::Float(number as f32)] {
+                let wire = Value { val: Some(val.clone()) }.encode_to_vec();
+                assert_eq!(decode_value(&wire).unwrap(), Some(val));
+                assert_eq!(Value::decode(&*wire).unwrap().val, decode_value(&wire).unwrap());
+                assert!(decode_value(&wire[..wire.len() - 1]).is_err());
+            }
         }
     }
 

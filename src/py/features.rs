@@ -42,7 +42,7 @@ pub(super) fn serialize_entities<'py>(
     py: Python<'py>,
     feast_type: &str,
     values: &Bound<'py, PyList>,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
+) -> Option<Bound<'py, PyBytes>> {
     let kind = ValueKind::from_feast_type(feast_type);
     let mut out = Vec::with_capacity(values.len() * 12);
     let mut value = Vec::new();
@@ -50,20 +50,20 @@ pub(super) fn serialize_entities<'py>(
         value.clear();
         match kind {
             ValueKind::Int64 | ValueKind::Int32 => {
-                let Some(number) = exact_integer(&item, kind) else { return Ok(None) };
+                let number = exact_integer(&item, kind)?;
                 wire::varint(kind, number, &mut value);
             }
             ValueKind::String => {
-                let Ok(text) = item.cast_exact::<PyString>() else { return Ok(None) };
+                let text = item.cast_exact::<PyString>().ok()?;
                 // A string may hold half a surrogate pair, of which Feast says what it thinks.
-                let Ok(text) = text.to_str() else { return Ok(None) };
+                let text = text.to_str().ok()?;
                 wire::bytes(kind, text.as_bytes(), &mut value);
             }
-            _ => return Ok(None),
+            _ => return None,
         }
         wire::field(1, &value, &mut out);
     }
-    Ok(Some(PyBytes::new(py, &out)))
+    Some(PyBytes::new(py, &out))
 }
 
 fn exact_integer(item: &Bound<'_, PyAny>, kind: ValueKind) -> Option<i64> {

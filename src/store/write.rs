@@ -73,6 +73,10 @@ pub struct RowWriter<'a> {
     retexted: Vec<i64>,
     counts: WriteCounts,
     row: u64,
+    /// Whether the last row that was looked for was not there.
+    last_was_new: bool,
+    /// Scratch.
+    cells: Vec<WrittenCell>,
 }
 
 /// Statements for rows with values for exactly these columns.
@@ -109,6 +113,8 @@ impl<'a> WriteTxn<'a> {
             retexted: Vec::new(),
             counts: WriteCounts::default(),
             row: 0,
+            last_was_new: true,
+            cells: Vec::new(),
         })
     }
 }
@@ -119,8 +125,7 @@ impl<'a> RowWriter<'a> {
         let number = self.row;
         self.row += 1;
         self.write_row(row).map_err(|error| {
-            let entity = proto::encode_key(row.entity_key)
-                .and_then(|key| proto::decode_key(&key))
+            let entity = DecodedKey::from_message(row.entity_key)
                 .map(|key| format!(" ({key})"))
                 .unwrap_or_default();
             error.at(format_args!("{}, row {number}{entity}", self.schema.view))
@@ -128,30 +133,32 @@ impl<'a> RowWriter<'a> {
     }
 
     fn write_row(&mut self, row: &RowWrite<'_>) -> Result<()> {
-        let key = proto::encode_key(row.entity_key)?;
-        let decoded = proto::decode_key(&key)?;
-        self.learn_join_keys(&decoded)?;
+        let parts = DecodedKey::from_message(row.entity_key)?;
+        let key = Key { bytes: parts.encode()?, parts };
+        self.learn_join_keys(&key.parts)?;
 
-        let mut columns = Vec::with_capacity(row.values.len());
-        let mut cells = Vec::with_capacity(row.values.len());
+        let mut cells = std::mem::take(&mut self.cells);
+        cells.clear();
         for &(feature, message) in row.values {
-            let (position, cell, state) = self.cell(feature, message)?;
-            columns.push(position);
-            cells.push((position, cell, state));
+            cells.push(self.cell(feature, message)?);
         }
-        let mut statements = self.statements_for(&columns)?;
-        match self.stored(&mut statements, &key, row)? {
-            Found::Newer => self.counts.ignored += 1,
-            Found::Older(stored) => {
-                self.update(&mut statements, stored, row, &cells)?;
-                self.counts.written += 1;
-            }
-            Found::Nothing => {
-                self.insert(&mut statements, &key, &decoded, row, &cells)?;
-                self.counts.written += 1;
+        let mut statements = self.statements_for(&cells)?;
+        // Rows mostly come as those before them did: all new, or all there.
+        let is_inserted = self.last_was_new && self.insert(&mut statements, &key, row, &cells)?;
+        if !is_inserted {
+            match self.stored(&mut statements, &key.bytes, row)? {
+                Found::Newer => self.counts.ignored += 1,
+                Found::Older(stored) => {
+                    self.update(&mut statements, stored, row, &cells)?;
+                    self.counts.written += 1;
+                }
+                Found::Nothing => {
+                    self.insert(&mut statements, &key, row, &cells)?;
+                }
             }
         }
         self.statements = Some(statements);
+        self.cells = cells;
         Ok(())
     }
 
@@ -173,7 +180,7 @@ impl<'a> RowWriter<'a> {
         Ok(self.counts)
     }
 
-    fn cell(&mut self, feature: usize, message: &[u8]) -> Result<(usize, Cell, CellState)> {
+    fn cell(&mut self, feature: usize, message: &[u8]) -> Result<WrittenCell> {
         let value = proto::decode_value(message)
             .map_err(|error| error.at(format_args!("feature '{}'", self.features[feature])))?;
         let position = match self.positions[feature] {
@@ -183,7 +190,7 @@ impl<'a> RowWriter<'a> {
         let column = &self.schema.columns[position];
         check_vector_length(column, value.as_ref())?;
         let (cell, state) = cell::encode(column.kind, value, message);
-        Ok((position, cell, state))
+        Ok(WrittenCell { position, cell, state })
     }
 
     fn add_undeclared(&mut self, feature: usize, value: Option<&Val>) -> Result<usize> {
@@ -264,73 +271,81 @@ impl<'a> RowWriter<'a> {
         statements: &mut Statements<'_>,
         mut stored: Stored,
         row: &RowWrite<'_>,
-        cells: &[(usize, Cell, CellState)],
+        cells: &[WrittenCell],
     ) -> Result<()> {
-        for (position, _, state) in cells {
-            stored.states.set(self.schema.columns[*position].id, *state);
+        for cell in cells {
+            stored.states.set(self.schema.columns[cell.position].id, cell.state);
         }
         let update = &mut statements.update;
         update.raw_bind_parameter(1, row.event)?;
         update.raw_bind_parameter(2, row.created)?;
         update.raw_bind_parameter(3, self.options.expires_at)?;
         update.raw_bind_parameter(4, stored.states.encode())?;
-        for (at, (_, cell, _)) in cells.iter().enumerate() {
-            update.raw_bind_parameter(5 + at, cell)?;
+        for (at, written) in cells.iter().enumerate() {
+            update.raw_bind_parameter(5 + at, &written.cell)?;
         }
         update.raw_bind_parameter(5 + cells.len(), stored.row_id)?;
         update.raw_execute()?;
         self.touched.push(stored.row_id);
-        if cells.iter().any(|(position, ..)| self.schema.columns[*position].text_indexed) {
+        if cells.iter().any(|cell| self.schema.columns[cell.position].text_indexed) {
             self.retexted.push(stored.row_id);
         }
         Ok(())
     }
 
+    /// Inserts the row; false where there is one with its key.
     fn insert(
         &mut self,
         statements: &mut Statements<'_>,
-        key: &[u8],
-        decoded: &DecodedKey,
+        key: &Key,
         row: &RowWrite<'_>,
-        cells: &[(usize, Cell, CellState)],
-    ) -> Result<()> {
+        cells: &[WrittenCell],
+    ) -> Result<bool> {
         let mut states = CellStates::default();
-        for (position, _, state) in cells {
-            states.set(self.schema.columns[*position].id, *state);
+        for cell in cells {
+            states.set(self.schema.columns[cell.position].id, cell.state);
         }
         let insert = &mut statements.insert;
-        insert.raw_bind_parameter(1, key)?;
+        insert.raw_bind_parameter(1, &key.bytes)?;
         insert.raw_bind_parameter(2, row.event)?;
         insert.raw_bind_parameter(3, row.created)?;
         insert.raw_bind_parameter(4, self.options.expires_at)?;
         insert.raw_bind_parameter(5, states.encode())?;
         let mut at = 6;
         for join_key in &self.schema.join_keys {
-            let part = decoded.parts.iter().find(|(name, _)| *name == join_key.name);
+            let part = key.parts.parts.iter().find(|(name, _)| *name == join_key.name);
             let cell = part
                 .map_or(Cell::Null, |(_, val)| cell::encode(val.kind(), Some(val.clone()), &[]).0);
             insert.raw_bind_parameter(at, cell)?;
             at += 1;
         }
-        for (_, cell, _) in cells {
-            insert.raw_bind_parameter(at, cell)?;
+        for written in cells {
+            insert.raw_bind_parameter(at, &written.cell)?;
             at += 1;
         }
-        insert.raw_execute()?;
+        self.last_was_new = insert.raw_execute()? > 0;
+        if !self.last_was_new {
+            return Ok(false);
+        }
         let row_id = self.txn.connection.last_insert_rowid();
         self.touched.push(row_id);
         if self.schema.has_text_index() {
             self.retexted.push(row_id);
         }
-        Ok(())
+        self.counts.written += 1;
+        Ok(true)
     }
 
     /// Statements for rows with values for these columns; mostly they are the last row's.
-    fn statements_for(&mut self, columns: &[usize]) -> Result<Statements<'a>> {
+    fn statements_for(&mut self, cells: &[WrittenCell]) -> Result<Statements<'a>> {
+        let columns = cells.iter().map(|cell| cell.position);
         match self.statements.take() {
-            Some(statements) if statements.columns == columns => return Ok(statements),
+            Some(statements) if columns.clone().eq(statements.columns.iter().copied()) => {
+                return Ok(statements);
+            }
             _ => {}
         }
+        let columns: Vec<usize> = columns.collect();
         let table = quote(&self.schema.sql_name);
         let names: Vec<String> =
             columns.iter().map(|&at| quote(&self.schema.columns[at].sql_name)).collect();
@@ -344,7 +359,11 @@ impl<'a> RowWriter<'a> {
             let _ = write!(insert, ", {name}");
         }
         let parameters = 5 + self.schema.join_keys.len() + names.len();
-        let _ = write!(insert, ") VALUES (?{})", ", ?".repeat(parameters - 1));
+        let _ = write!(
+            insert,
+            ") VALUES (?{}) ON CONFLICT (entity_key) DO NOTHING",
+            ", ?".repeat(parameters - 1)
+        );
 
         let mut update = format!(
             "UPDATE {table} SET event_timestamp = ?, created_timestamp = ?, expires_at = ?, \
@@ -357,7 +376,7 @@ impl<'a> RowWriter<'a> {
 
         let connection = self.txn.connection;
         Ok(Statements {
-            columns: columns.to_vec(),
+            columns,
             find: connection.prepare_cached(&format!(
                 "SELECT row_id, event_timestamp, created_timestamp, expires_at, cell_states
                  FROM {table} WHERE entity_key = ?1"
@@ -366,6 +385,19 @@ impl<'a> RowWriter<'a> {
             update: connection.prepare_cached(&update)?,
         })
     }
+}
+
+/// The key of a row: in the bytes of its column, and what it says.
+struct Key {
+    bytes: Vec<u8>,
+    parts: DecodedKey,
+}
+
+/// A cell on its way, and its column's position in the schema.
+struct WrittenCell {
+    position: usize,
+    cell: Cell,
+    state: CellState,
 }
 
 enum Found {

@@ -4,8 +4,10 @@ import asyncio
 import inspect
 import pickle
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pandas as pd
+import pytest
 from conftest import (
     at,
     integer,
@@ -21,6 +23,9 @@ from feast import Field, ValueType
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Int64
+from feast_vector import protos
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def test_rows_come_back_in_the_order_of_the_keys(harness):
@@ -123,6 +128,78 @@ def test_naive_times_are_utc_and_microseconds_are_kept(harness):
     )
     times = [time for time, _ in harness.read(view, key(id=1), key(id=2))]
     assert times == [naive.replace(tzinfo=timezone.utc), elsewhere]
+
+
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    times=st.lists(
+        st.one_of(
+            st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),
+            st.datetimes(
+                datetime(1, 1, 2),
+                datetime(9999, 12, 30),
+                timezones=st.sampled_from(ZONES).map(ZoneInfo),
+            ),
+            st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(pd.Timestamp),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_time_comes_back(tmp_path_factory, times):
+    """In whatever zone it was given: as UTC, to the microsecond."""
+    harness = make_harness(tmp_path_factory.mktemp("times"))
+    view = make_view()
+    keys = [key(id=at) for at in range(len(times))]
+    harness.write(
+        view, *((key, {"number": integer(1)}, time) for key, time in zip(keys, times, strict=True))
+    )
+    found = [time for time, _ in harness.read(view, *keys)]
+    aware = [time if time.tzinfo else time.replace(tzinfo=timezone.utc) for time in times]
+    assert found == [time.astimezone(timezone.utc) for time in aware]
+
+
+def test_ctrl_c_amid_a_large_write_leaves_nothing(harness, monkeypatch):
+    view = make_view()
+    made = []
+
+    def interrupted(*arguments):
+        made.append(arguments)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return make_batch(*arguments)
+
+    make_batch = protos._batch
+    monkeypatch.setattr(protos, "_batch", interrupted)
+    rows = [(key(id=i), {"number": integer(i)}, at(0)) for i in range(10_000)]
+    with pytest.raises(KeyboardInterrupt):
+        harness.write(view, *rows)
+    assert harness.read(view, key(id=1)) == [(None, None)]
+    monkeypatch.undo()
+    harness.write(view, *rows)
+    assert harness.read(view, key(id=9_999)) == [(at(0), {"number": integer(9_999)})]
+
+
+def test_new_and_known_rows_mixed_and_repeated(harness):
+    """Whichever a row is, and whatever came before it."""
+    view = make_view()
+    harness.write(view, *((key(id=i), {"number": integer(i)}, at(5)) for i in range(0, 40, 2)))
+    rows = [(i % 30, at(i % 11)) for i in range(600)]
+    harness.write(view, *((key(id=i), {"name": text(str(time))}, time) for i, time in rows))
+    expected = {i: at(5) for i in range(0, 40, 2)}
+    names = {}
+    for i, time in rows:
+        if i not in expected or time >= expected[i]:
+            expected[i] = time
+            names[i] = time
+    found = harness.read(view, *(key(id=i) for i in range(40)))
+    for i, (time, row) in enumerate(found):
+        assert time == expected.get(i)
+        assert (row or {}).get("name") == (text(str(names[i])) if i in names else None)
+        assert (row or {}).get("number") == (integer(i) if i % 2 == 0 else None)
 
 
 def test_times_of_pandas(harness):
