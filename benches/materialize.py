@@ -1,10 +1,10 @@
 """`feast materialize` and `online_write_batch`, against other stores and one that does nothing.
 
-`python benches/materialize.py` (or `make bench`). The others are Feast's sqlite store and, where
-there is a `redis-server`, its Redis store. All sides take their turns in one process, and
-medians are compared. What the store that does nothing takes is Feast's own: reading the file,
-and making a proto of every value. Ours writes durably, with an fsync for every batch.
-`--memory` tells instead how the peak memory of a materialization grows with its rows.
+`python benches/materialize.py` (or `make bench`). The others are those of `stores.py`. All sides
+take their turns in one process, and medians are compared. What the store that does nothing takes
+is Feast's own: reading the file, and making a proto of every value. Ours writes durably, with an
+fsync for every batch. `--memory` tells instead how the peak memory of a materialization, and of
+writing one batch, grows with its rows.
 """
 
 from __future__ import annotations
@@ -18,42 +18,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast import FeatureStore, FeatureView, Field, FileSource
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32, Float64, Int64, String
-from feast_vector.online_store import VectorOnlineStore
+from stores import ITEM, NOW, SCALARS, feature_store, servers
 
 ROUNDS = 5
-# Of these, one round more or less tells nothing new.
-SLOW = ("sqlite", "redis")
+# Of the others, one round more or less tells nothing new.
 SLOW_ROUNDS = 2
-BATCH = 10_000
-REDIS_PORT = 6399
-NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-SCALARS = [f"f{i}" for i in range(10)]
+OURS = ("nothing", "vector")
+BATCHES = (1_000, 10_000, 50_000)
 
-SIDES = {
-    "nothing, Feast's engine": ("nothing", "local"),
-    "ours, our engine": ("vector", "vector"),
-    "ours, Feast's engine": ("vector", "local"),
-    "sqlite, Feast's engine": ("sqlite", "local"),
-    "redis, Feast's engine": ("redis", "local"),
-}
-
-
-class NothingStore(VectorOnlineStore):
-    """Takes all rows and forgets them."""
-
-    def online_write_batch(self, config, table, data, progress):
-        """Do nothing."""
+Side = tuple[str, str]
+"""A kind of store, and a compute engine: ours, or Feast's, which is "local"."""
 
 
 def scalars(rows: int) -> tuple[pa.Table, list[Field]]:
@@ -84,35 +68,6 @@ def embeddings(rows: int) -> tuple[pa.Table, list[Field]]:
     return pa.table(columns), [vector, *(Field(name=n, dtype=t) for n, t in fields)]
 
 
-def feature_store(folder: Path, side: str, path: Path, fields: list[Field]) -> FeatureStore:
-    """A store whose view is the file."""
-    kind, engine = SIDES[side]
-    online: dict[str, Any] = {"type": "vector" if kind == "nothing" else kind}
-    if kind == "redis":
-        online["connection_string"] = f"localhost:{REDIS_PORT}"
-    else:
-        online["path"] = str(folder / "online.db")
-    if online["type"] == "vector":
-        # Vectors are indexed afterwards, in the background; here it would take the others' time.
-        online["index_builds"] = "on_demand"
-    store = FeatureStore(
-        config=RepoConfig(
-            project="bench",
-            provider="local",
-            registry=str(folder / "registry.db"),
-            online_store=online,
-            batch_engine=engine,
-            entity_key_serialization_version=3,
-        )
-    )
-    if kind == "nothing":
-        store._get_provider().online_store.__class__ = NothingStore  # noqa: SLF001
-    item = Entity(name="item", join_keys=["id"], value_type=ValueType.INT64)
-    source = FileSource(path=str(path), timestamp_field="event_timestamp")
-    store.apply([item, FeatureView(name="items", entities=[item], schema=fields, source=source)])
-    return store
-
-
 def write_file(path: Path, table: pa.Table) -> None:
     """Write what the offline store reads."""
     rng = np.random.default_rng(1)
@@ -123,61 +78,67 @@ def write_file(path: Path, table: pa.Table) -> None:
 
 
 def disk(folder: Path) -> int:
-    """Bytes of the online store."""
-    return sum(file.stat().st_size for file in folder.glob("online.db*") if file.is_file())
+    """Bytes of a store that is a file."""
+    files = [file for name in ("online.db*", "milvus.db*") for file in folder.rglob(name)]
+    inside = [file for top in files for file in (top, *top.rglob("*"))]
+    return sum(file.stat().st_size for file in set(inside) if file.is_file())
+
+
+def items(path: Path, fields: list[Field]) -> FeatureView:
+    """A view of the file."""
+    source = FileSource(path=str(path), timestamp_field="event_timestamp")
+    return FeatureView(name="items", entities=[ITEM], schema=fields, source=source)
 
 
 def turns(
-    sides: list[str], path: Path, fields: list[Field], act: Callable[[FeatureStore], None]
-) -> tuple[dict[str, list[float]], dict[str, int]]:
+    sides: list[Side], path: Path, fields: list[Field], act: Callable[[FeatureStore], None]
+) -> tuple[dict[Side, list[float]], dict[Side, int]]:
     """Let all sides do the same in turns: seconds and bytes on disk of each."""
-    taken: dict[str, list[float]] = {side: [] for side in sides}
+    taken: dict[Side, list[float]] = {side: [] for side in sides}
     sizes = {}
     for number in range(ROUNDS):
-        for side in sides:
-            if number >= SLOW_ROUNDS and side.startswith(SLOW):
+        for kind, engine in sides:
+            if number >= SLOW_ROUNDS and kind not in OURS:
                 continue
             folder = path.parent / "store"
-            folder.mkdir()
-            store = feature_store(folder, side, path, fields)
+            store = feature_store(folder, kind, [items(path, fields)], engine)
             start = time.perf_counter()
             act(store)
-            taken[side].append(time.perf_counter() - start)
-            sizes[side] = disk(folder)
+            taken[kind, engine].append(time.perf_counter() - start)
+            sizes[kind, engine] = disk(folder)
             store.teardown()
             shutil.rmtree(folder)
     return taken, sizes
 
 
-def materialize(sides: list[str], name: str, table: pa.Table, fields: list[Field]) -> None:
+def materialize(
+    sides: list[Side], folder: Path, name: str, table: pa.Table, fields: list[Field]
+) -> None:
     """Compare `feast materialize`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "items.parquet"
-        write_file(path, table)
-        day = timedelta(days=1)
-        taken, sizes = turns(
-            sides, path, fields, lambda store: store.materialize(NOW - day, NOW + day)
-        )
+    path = folder / "items.parquet"
+    write_file(path, table)
+    day = timedelta(days=1)
+    taken, sizes = turns(sides, path, fields, lambda store: store.materialize(NOW - day, NOW + day))
     print(f"\nmaterialize, {name}")
     report(table.num_rows, taken, sizes)
 
 
-def report(rows: int, taken: dict[str, list[float]], sizes: dict[str, int]) -> None:
+def report(rows: int, taken: dict[Side, list[float]], sizes: dict[Side, int]) -> None:
     """Print rows a second."""
-    floor = statistics.median(next(iter(taken.values())))
-    for side, seconds in taken.items():
+    first = statistics.median(next(iter(taken.values())))
+    for (kind, engine), seconds in taken.items():
         median = statistics.median(seconds)
-        size = f"{sizes[side] / 1e6:>8.0f} MB" if sizes.get(side) else ""
-        print(f"  {side:<26}{rows / median:>10,.0f} rows/s{floor / median:>8.2f}x{size}")
+        size = f"{sizes[kind, engine] / 1e6:>8.0f} MB" if sizes.get((kind, engine)) else ""
+        side = f"{kind}, {'our' if engine == 'vector' else 'Feast'} engine"
+        print(f"  {side:<26}{rows / median:>10,.0f} rows/s{first / median:>8.2f}x{size}")
 
 
-def write_batches(sides: list[str]) -> None:
-    """Compare `online_write_batch` alone."""
-    rows = 50_000
-    table, fields = scalars(rows)
+def batch_of(rows: int) -> list[tuple]:
+    """Rows as Feast hands them over, in any order."""
+    table, _ = scalars(rows)
     order = np.random.default_rng(2).permutation(rows)
     columns = [table.column(name).to_pylist() for name in SCALARS]
-    data = [
+    return [
         (
             EntityKey(join_keys=["id"], entity_values=[Value(int64_val=int(row))]),
             {n: Value(double_val=column[row]) for n, column in zip(SCALARS, columns, strict=True)},
@@ -187,48 +148,65 @@ def write_batches(sides: list[str]) -> None:
         for row in order
     ]
 
-    def write(store: FeatureStore) -> None:
-        view = store.get_feature_view("items")
-        online = store._get_provider().online_store  # noqa: SLF001
-        for first in range(0, rows, BATCH):
-            online.online_write_batch(store.config, view, data[first : first + BATCH], None)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "items.parquet"
-        write_file(path, table.slice(0, 1))
-        taken, _ = turns(sides, path, fields, write)
-    print(
-        f"\nonline_write_batch, {rows:,} rows of 10 doubles in batches of {BATCH:,}, in any order"
-    )
-    report(rows, taken, {})
+def write_batches(kinds: list[str], folder: Path) -> None:
+    """Compare `online_write_batch` alone."""
+    rows = 50_000
+    data = batch_of(rows)
+    path = folder / "items.parquet"
+    table, fields = scalars(1)
+    write_file(path, table)
+    for size in BATCHES:
+
+        def write(store: FeatureStore, size: int = size) -> None:
+            view = store.get_feature_view("items")
+            online = store._get_provider().online_store  # noqa: SLF001
+            for first in range(0, rows, size):
+                online.online_write_batch(store.config, view, data[first : first + size], None)
+
+        taken, _ = turns([(kind, "local") for kind in kinds], path, fields, write)
+        print(f"\nonline_write_batch, {rows:,} rows of 10 doubles in any order, {size:,} at a time")
+        report(rows, taken, {})
 
 
 def memory() -> None:
-    """Peak memory of a process that materializes, for several numbers of rows."""
-    print("peak resident memory of a process that materializes 10 doubles, MB")
+    """Peak memory of processes that materialize or write one batch, for several numbers of rows."""
+    print("peak resident memory of a process, MB")
     for rows in (100_000, 250_000, 500_000, 1_000_000):
-        peaks = []
-        for side in ("ours, our engine", "nothing, our engine"):
-            command = [sys.executable, __file__, "--peak", side, "--rows", str(rows)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-            peaks.append(int(done.stdout.split()[-1]))
-        ours, reading = peaks
-        print(f"  {rows:>9,} rows: {ours:,}; of it read by Feast, and not written: {reading:,}")
+        peaks = [_peak_elsewhere(act, rows) for act in ("materialize", "read")]
+        print(f"  materializing {rows:>9,} rows: {peaks[0]:,}; reading them by Feast: {peaks[1]:,}")
+    for rows in (50_000, 100_000, 200_000):
+        peaks = [_peak_elsewhere(act, rows) for act in ("batch", "protos")]
+        print(f"  writing a batch of {rows:>7,} rows: {peaks[0]:,}; its protos: {peaks[1]:,}")
 
 
-def peak(side: str, rows: int) -> None:
-    """Materialize in this process, and print its peak memory in MB."""
-    table, fields = scalars(rows)
+def _peak_elsewhere(act: str, rows: int) -> int:
+    command = [sys.executable, __file__, "--peak", act, "--rows", str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return int(done.stdout.split()[-1])
+
+
+def peak(act: str, rows: int) -> None:
+    """Do one thing in this process, and print its peak memory in MB."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "items.parquet"
+        by_batch = act in {"batch", "protos"}
+        table, fields = scalars(1 if by_batch else rows)
         write_file(path, table)
         del table
-        store = feature_store(Path(temporary), "ours, our engine", path, fields)
-        if side.startswith("nothing"):
-            from feast_vector.tables import TableWriter
+        store = feature_store(Path(temporary), "vector", [items(path, fields)], "vector")
+        if by_batch:
+            data = batch_of(rows)
+            if act == "batch":
+                view = store.get_feature_view("items")
+                online = store._get_provider().online_store  # noqa: SLF001
+                online.online_write_batch(store.config, view, data, None)
+        else:
+            if act == "read":
+                from feast_vector.tables import TableWriter
 
-            TableWriter.write = lambda *_: None  # type: ignore[method-assign]
-        store.materialize(NOW - timedelta(days=1), NOW + timedelta(days=1))
+                TableWriter.write = lambda *_: None  # type: ignore[method-assign]
+            store.materialize(NOW - timedelta(days=1), NOW + timedelta(days=1))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
@@ -245,25 +223,18 @@ def main() -> None:
     if options.memory:
         memory()
         return
-    sides = [side for side in SIDES if not side.startswith("redis")]
-    redis = None
-    if server := shutil.which("redis-server"):
-        sides = list(SIDES)
-        command = [server, "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"]
-        redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
-        time.sleep(1)
-    try:
-        alone = [side for side in sides if side != "ours, our engine"]
-        write_batches([alone[1], alone[0], *alone[2:]])
-        materialize(sides, "100,000 rows of 10 doubles", *scalars(100_000))
-        materialize(
-            [side for side in sides if not side.startswith(SLOW)],
-            "50,000 rows of 384 floats, a text and two numbers",
-            *embeddings(50_000),
-        )
-    finally:
-        if redis:
-            redis.terminate()
+    with tempfile.TemporaryDirectory() as temporary, servers(Path(temporary)) as kinds:
+        folder = Path(temporary)
+        # Milvus takes no view without a vector.
+        plain = [kind for kind in kinds if kind != "milvus"]
+        write_batches(["vector", "nothing", *plain], folder)
+        ours = [("nothing", "local"), ("vector", "vector"), ("vector", "local")]
+        others = [(kind, "local") for kind in plain]
+        rows = "100,000 rows of 10 doubles"
+        materialize([*ours, *others], folder, rows, *scalars(100_000))
+        others = [(kind, "local") for kind in kinds if kind in {"postgres", "milvus"}]
+        rows = "50,000 rows of 384 floats, a text and two numbers"
+        materialize([*ours, *others], folder, rows, *embeddings(50_000))
 
 
 if __name__ == "__main__":
