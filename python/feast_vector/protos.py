@@ -40,7 +40,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 def write_stream(rows: Sequence[FeatureRow]) -> BatchStream:
     """Rows as Feast writes them, on their way to the engine."""
-    features = list(dict.fromkeys(chain.from_iterable(row[1] for row in rows)))
+    first = rows[0][1]
+    features = [*first, *sorted(set().union(*map(itemgetter(1), rows)).difference(first))]
     batch_schema = schema(features)
     pieces = (rows[start : start + ROWS_PER_BATCH] for start in range(0, len(rows), ROWS_PER_BATCH))
     return BatchStream(
@@ -52,23 +53,17 @@ def _batch(
     rows: Sequence[FeatureRow], features: list[str], batch_schema: pa.Schema
 ) -> pa.RecordBatch:
     try:
+        keys = list(map(EntityKeyProto.SerializeToString, map(itemgetter(0), rows)))
         columns = [
-            pa.array([row[0].SerializeToString() for row in rows], pa.binary()),
+            pa.array(keys, pa.binary()),
             _times([row[2] for row in rows], needed=True),
             _times([row[3] for row in rows]),
         ]
     except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
         message = f"a row's entity key or timestamps cannot be written: {cause}"
         raise InvalidInputError(message, "invalid_key") from cause
-    values = [row[1] for row in rows]
-    is_complete = all(len(row) == len(features) for row in values)
-    for name in features:
-        try:
-            serialized = _serialized(values, name, is_complete=is_complete)
-            columns.append(pa.array(serialized, pa.binary()))
-        except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:  # noqa: PERF203
-            message = f"feature '{name}': a value cannot be serialized: {cause}"
-            raise InvalidInputError(message, "invalid_value") from cause
+    serialized = _serialized([row[1] for row in rows], features)
+    columns += [pa.array(column, pa.binary()) for column in serialized]
     return pa.RecordBatch.from_arrays(columns, schema=batch_schema)
 
 
@@ -102,25 +97,34 @@ def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: 
     return serialized
 
 
-def _serialized(
-    rows: list[dict[str, ValueProto]], name: str, *, is_complete: bool
-) -> list[bytes | None]:
-    """A feature of each row, serialized; ``is_complete`` says that every row has it."""
-    if is_complete:
+def _serialized(rows: list[dict[str, ValueProto]], features: list[str]) -> list[list[bytes | None]]:
+    """The values of each feature, serialized; none where a row leaves the feature out."""
+    count = len(features)
+    if count and all(len(row) == count for row in rows):
         # No Python runs for a single value. Values of another class, such as a later Feast's, take
-        # the long way.
+        # the long way, and so does what cannot be serialized.
         with contextlib.suppress(TypeError):
-            return list(map(ValueProto.SerializeToString, map(itemgetter(name), rows)))
+            cells = map(itemgetter(*features), rows)
+            values = cells if count == 1 else chain.from_iterable(cells)
+            flat = list(map(ValueProto.SerializeToString, values))
+            return [flat[place::count] for place in range(count)]
+    return [_serialized_feature(rows, name) for name in features]
+
+
+def _serialized_feature(rows: list[dict[str, ValueProto]], name: str) -> list[bytes | None]:
     found = (row.get(name) for row in rows)
-    return [None if value is None else value.SerializeToString() for value in found]
+    try:
+        return [None if value is None else value.SerializeToString() for value in found]
+    except (AttributeError, TypeError, ValueError) as cause:
+        message = f"feature '{name}': a value cannot be serialized: {cause}"
+        raise InvalidInputError(message, "invalid_value") from cause
 
 
 def _times(times: list[datetime | None], *, needed: bool = False) -> pa.Array:
     """Times of rows, which are UTC where they are naive."""
-    if not set(map(type, times)) <= {datetime, type(None)}:
-        # Arrow is particular about what pandas' timestamps have beyond microseconds.
-        times = [_micros(time) for time in times]
-    array = pa.array(times, TIMESTAMP)
+    plain = set(map(type, times)) <= {datetime, type(None)}
+    # Arrow is particular about what pandas' timestamps have beyond microseconds.
+    array = pa.array(times if plain else [_micros(time) for time in times], TIMESTAMP)
     if needed and array.null_count:
         text = "a row has no event timestamp"
         raise ValueError(text)
