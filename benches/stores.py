@@ -101,7 +101,7 @@ def servers(folder: Path) -> Iterator[list[str]]:
         if "redis" in kinds:
             stack.enter_context(_redis())
         if "postgres" in kinds:
-            stack.enter_context(_postgres(folder / "postgres"))
+            stack.enter_context(_postgres(folder / "server"))
         yield kinds
 
 
@@ -110,9 +110,11 @@ def _redis() -> Iterator[None]:
     """Redis in memory alone, without persistence."""
     command = ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603
-        _wait_for(REDIS_PORT)
-        yield
-        server.terminate()
+        try:
+            _wait_for(REDIS_PORT)
+            yield
+        finally:
+            server.terminate()
 
 
 @contextlib.contextmanager
