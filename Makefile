@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup build demo test test-rust test-python lint format bench bench-peers clean
+.PHONY: help setup build demo test test-rust test-python lint format bench bench-stores \
+	bench-peers clean
 
 help:
 	@echo "setup   make $(VENV) with all that development needs, and build the extension into it"
@@ -13,6 +14,7 @@ help:
 	@echo "lint    formatting, clippy, ruff, mypy, stubs"
 	@echo "format  format the code"
 	@echo "bench   benchmarks"
+	@echo "bench-stores  Feast's stores through the same calls; takes a quarter of an hour"
 	@echo "bench-peers  vector search against other engines; takes half an hour"
 	@echo "clean   remove what these made"
 
@@ -55,9 +57,14 @@ format:
 bench: build
 	cargo bench --no-default-features
 	$(BIN)/python benches/retrieval.py
+	$(BIN)/python benches/serve.py
+
+bench-stores: build
+	$(BIN)/python -m pip install --quiet --group stores
 	$(BIN)/python benches/reads.py
 	$(BIN)/python benches/materialize.py
-	$(BIN)/python benches/serve.py
+	$(BIN)/python benches/materialize.py --memory
+	$(BIN)/python benches/documents.py
 
 bench-peers: build
 	$(BIN)/python -m pip install --quiet --group peers

@@ -1,6 +1,6 @@
 """`retrieve_online_documents_v2`, against Feast's embedded Milvus and a store that does nothing.
 
-`python benches/documents.py` (or `make bench-peers`), on `minilm_100k.f16.npy` in `PEERS_DATA` or
+`python benches/documents.py` (or `make bench-stores`), on `minilm_100k.f16.npy` in `PEERS_DATA` or
 on vectors that it makes. All are asked in turns in one process, through `FeatureStore`, for the ten
 nearest rows and two of their features; ours by the native call too. The store that does nothing has
 its answer ready. (Feast's sqlite store searches on Python 3.10 only, and copies every vector into

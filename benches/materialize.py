@@ -1,9 +1,9 @@
 """`feast materialize` and `online_write_batch`, against other stores and one that does nothing.
 
-`python benches/materialize.py` (or `make bench`). The others are those of `stores.py`. All sides
-take their turns in one process, and medians are compared. What the store that does nothing takes
-is Feast's own: reading the file, and making a proto of every value. Ours writes durably, with an
-fsync for every batch. `--memory` tells instead how the peak memory of a materialization, and of
+`python benches/materialize.py` (or `make bench-stores`). The others are those of `stores.py`. All
+sides take their turns in one process, and medians are compared. What the store that does nothing
+takes is Feast's own: reading the file, and making a proto of every value. Ours writes durably, with
+an fsync for every batch. `--memory` tells instead how the peak memory of a materialization, and of
 writing one batch, grows with its rows.
 """
 

@@ -12,7 +12,7 @@ from feast_vector._engines import keep_while_building
 if TYPE_CHECKING:
     from feast_vector import _core
 
-ROWS_PER_BATCH = 1024
+ROWS_PER_BATCH = 512
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 """How the engine takes times."""

@@ -181,18 +181,21 @@ class Plans:
         Raises:
             Exception: Whatever Feast says of features that are not there.
         """
-        if isinstance(features, FeatureService) and features.precompute_online:
-            return None
         columns = _columns(entity_rows)
-        if columns is None:
+        if isinstance(features, FeatureService):
+            refs: object = features.name
+            is_precomputed = features.precompute_online
+        else:
+            refs, is_precomputed = tuple(features), False
+        if columns is None or is_precomputed:
             return None
         # Feast remembers what it has resolved until it reads the registry again.
         context = utils._get_cached_request_context(  # noqa: SLF001
             registry, project, features, full_names
         )
-        key = (id(context), id(config), config.project, *columns)
+        key = (refs, project, full_names, id(config), config.project, tuple(columns))
         plan = self._known.get(key)
-        if plan is None:
+        if plan is None or plan.context is not context:
             if len(self._known) >= _MOST_PLANS:
                 self._known.clear()
             plan = self._known[key] = _Plan(context, config, list(columns), full_names)
@@ -200,7 +203,11 @@ class Plans:
 
 
 class _Plan:
-    """A call that Feast has resolved, without its entities."""
+    """A call that Feast has resolved, without its entities.
+
+    Attributes:
+        context: What Feast has resolved it to; another object after the registry was read again.
+    """
 
     def __init__(
         self,
@@ -212,8 +219,9 @@ class _Plan:
         (_, on_demand, join_key_of_entity, types, join_keys, groups, names, data, entityless) = (
             context
         )
-        # Held, so that what they are remembered by stays theirs.
-        self._held = (context, config)
+        self.context = context
+        # Held, so that its id, by which the plan is remembered, stays its own.
+        self._config = config
         self._reads: Reads | None = None
         if on_demand or data or entityless or not join_keys.issuperset(columns):
             return
