@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,20 +12,28 @@ from feast_vector._engines import keep_while_building
 if TYPE_CHECKING:
     from feast_vector import _core
 
-ROWS_PER_BATCH = 512
+ROWS_PER_BATCH = 1024
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 """How the engine takes times."""
 
+MESSAGE = pa.binary()
+"""A feature's column of serialized values."""
 
-def schema(features: Sequence[str]) -> pa.Schema:
-    """The columns that the engine writes: serialized messages and two timestamps."""
+
+def numbers(kind: pa.DataType) -> list[pa.Field]:
+    """The parts of a feature's column of numbers, and of serialized values where these are null."""
+    return [pa.field("number", kind), pa.field("message", MESSAGE)]
+
+
+def schema(features: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The columns that the engine writes: keys, two timestamps, and the features' own."""
     return pa.schema(
         [
             pa.field("entity_key", pa.binary()),
             pa.field("event_timestamp", TIMESTAMP),
             pa.field("created_timestamp", TIMESTAMP),
-            *(pa.field(name, pa.binary()) for name in features),
+            *(pa.field(name, kind) for name, kind in features.items()),
         ]
     )
 

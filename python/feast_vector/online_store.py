@@ -146,7 +146,7 @@ class VectorOnlineStore(ColumnReads):
         """
         if not data:
             return
-        stream = protos.write_stream(data)
+        stream = protos.write_stream(data, table.features)
         declaration = views.declaration(config, table)
         _stream.write(
             self.engine(config), declaration, stream, **views.write_options(config, table)

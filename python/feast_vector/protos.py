@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import chain
-from operator import itemgetter
-from typing import TypeAlias
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter
+from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+from feast import Field
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
@@ -19,6 +21,7 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
 
+from feast_vector import _stream
 from feast_vector._stream import ROWS_PER_BATCH, TIMESTAMP, BatchStream, schema
 from feast_vector.errors import InvalidInputError
 
@@ -38,19 +41,67 @@ where the row has them."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def write_stream(rows: Sequence[FeatureRow]) -> BatchStream:
-    """Rows as Feast writes them, on their way to the engine."""
+_ROWS_FOR_NUMBERS = 512
+"""Fewer rows than this are serialized sooner than numpy's arrays are made."""
+
+
+class _Number(NamedTuple):
+    """Values that can be told without serializing them."""
+
+    member: Literal[
+        "int32_val", "int64_val", "double_val", "float_val", "bool_val", "unix_timestamp_val"
+    ]
+    """Which of a proto's members they are."""
+
+    array: type[np.generic]
+    """How numpy holds them."""
+
+    fields: list[pa.Field]
+    """How the engine takes them."""
+
+
+_NUMBERS = {
+    ValueType.INT32: _Number("int32_val", np.int32, _stream.numbers(pa.int32())),
+    ValueType.INT64: _Number("int64_val", np.int64, _stream.numbers(pa.int64())),
+    ValueType.DOUBLE: _Number("double_val", np.float64, _stream.numbers(pa.float64())),
+    ValueType.FLOAT: _Number("float_val", np.float32, _stream.numbers(pa.float32())),
+    ValueType.BOOL: _Number("bool_val", np.bool_, _stream.numbers(pa.bool_())),
+    ValueType.UNIX_TIMESTAMP: _Number(
+        "unix_timestamp_val", np.int64, _stream.numbers(pa.timestamp("s"))
+    ),
+}
+
+
+def write_stream(rows: Sequence[FeatureRow], declared: Iterable[Field]) -> BatchStream:
+    """Rows as Feast writes them, on their way to the engine.
+
+    Args:
+        rows: The rows, at least one.
+        declared: The features of the view. Values may be of other features and of other types.
+    """
     first = rows[0][1]
     features = [*first, *sorted(set().union(*map(itemgetter(1), rows)).difference(first))]
-    batch_schema = schema(features)
+    numbers: dict[str, _Number | None] = dict.fromkeys(features)
+    if len(rows) >= _ROWS_FOR_NUMBERS:
+        numbers |= {
+            field.name: _NUMBERS.get(field.dtype.to_value_type())
+            for field in declared
+            if field.name in numbers
+        }
+    batch_schema = schema(
+        {
+            name: pa.struct(number.fields) if number else _stream.MESSAGE
+            for name, number in numbers.items()
+        }
+    )
     pieces = (rows[start : start + ROWS_PER_BATCH] for start in range(0, len(rows), ROWS_PER_BATCH))
     return BatchStream(
-        batch_schema, [partial(_batch, piece, features, batch_schema) for piece in pieces]
+        batch_schema, [partial(_batch, piece, numbers, batch_schema) for piece in pieces]
     )
 
 
 def _batch(
-    rows: Sequence[FeatureRow], features: list[str], batch_schema: pa.Schema
+    rows: Sequence[FeatureRow], features: Mapping[str, _Number | None], batch_schema: pa.Schema
 ) -> pa.RecordBatch:
     try:
         keys = list(map(EntityKeyProto.SerializeToString, map(itemgetter(0), rows)))
@@ -62,9 +113,70 @@ def _batch(
     except (AttributeError, TypeError, ValueError, pa.ArrowException) as cause:
         message = f"a row's entity key or timestamps cannot be written: {cause}"
         raise InvalidInputError(message, "invalid_key") from cause
-    serialized = _serialized([row[1] for row in rows], features)
-    columns += [pa.array(column, pa.binary()) for column in serialized]
+    columns += _feature_columns([row[1] for row in rows], features)
     return pa.RecordBatch.from_arrays(columns, schema=batch_schema)
+
+
+def _feature_columns(
+    rows: list[dict[str, ValueProto]], features: Mapping[str, _Number | None]
+) -> list[pa.Array]:
+    """The values of each feature; none where a row leaves the feature out."""
+    count = len(features)
+    if count and set(map(len, rows)) == {count}:
+        # Hardly any Python runs for a single value. Values of another class, such as a later
+        # Feast's, take the long way, and so does what cannot be serialized.
+        with contextlib.suppress(AttributeError, TypeError):
+            cells = map(itemgetter(*features), rows)
+            values = list(cells if count == 1 else chain.from_iterable(cells))
+            return [
+                _number_column(values[place::count], number)
+                if number
+                else _messages(values[place::count])
+                for place, number in enumerate(features.values())
+            ]
+    return [_any_column(rows, name, number) for name, number in features.items()]
+
+
+def _messages(values: Iterable[ValueProto]) -> pa.Array:
+    return pa.array(list(map(ValueProto.SerializeToString, values)), _stream.MESSAGE)
+
+
+def _number_column(values: list[ValueProto], number: _Number) -> pa.Array:
+    """Values of which most are such numbers."""
+    numbers = np.fromiter(map(attrgetter(number.member), values), number.array, len(values))
+    # Zero may stand for another member, and not-a-number loses bits on its way through Python.
+    is_known = (numbers != 0) & (numbers == numbers)  # noqa: PLR0124
+    if not is_known.all():
+        zeros = np.flatnonzero(numbers == 0)
+        is_known[zeros] = list(
+            map(ValueProto.HasField, map(values.__getitem__, zeros.tolist()), repeat(number.member))
+        )
+    if is_known.all():
+        return _either(number, pa.array(numbers), pa.nulls(len(values), _stream.MESSAGE))
+    messages: list[bytes | None] = [None] * len(values)
+    for at in np.flatnonzero(~is_known).tolist():
+        messages[at] = values[at].SerializeToString()
+    known = pa.array(numbers, mask=~is_known)
+    return _either(number, known, pa.array(messages, _stream.MESSAGE))
+
+
+def _either(number: _Number, numbers: pa.Array, messages: pa.Array) -> pa.Array:
+    """Numbers, and messages where these are null."""
+    numbers = numbers.view(number.fields[0].type)
+    return pa.StructArray.from_arrays([numbers, messages], fields=number.fields)
+
+
+def _any_column(rows: list[dict[str, ValueProto]], name: str, number: _Number | None) -> pa.Array:
+    found = (row.get(name) for row in rows)
+    try:
+        messages = [None if value is None else value.SerializeToString() for value in found]
+    except (AttributeError, TypeError, ValueError) as cause:
+        message = f"feature '{name}': a value cannot be serialized: {cause}"
+        raise InvalidInputError(message, "invalid_value") from cause
+    column = pa.array(messages, _stream.MESSAGE)
+    if number is None:
+        return column
+    return _either(number, pa.nulls(len(rows), number.fields[0].type), column)
 
 
 def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: bool) -> pa.Array:
@@ -95,29 +207,6 @@ def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: 
                 text = f"{value!r} is no value of that type"
                 raise ValueError(text)
     return serialized
-
-
-def _serialized(rows: list[dict[str, ValueProto]], features: list[str]) -> list[list[bytes | None]]:
-    """The values of each feature, serialized; none where a row leaves the feature out."""
-    count = len(features)
-    if count and all(len(row) == count for row in rows):
-        # No Python runs for a single value. Values of another class, such as a later Feast's, take
-        # the long way, and so does what cannot be serialized.
-        with contextlib.suppress(TypeError):
-            cells = map(itemgetter(*features), rows)
-            values = cells if count == 1 else chain.from_iterable(cells)
-            flat = list(map(ValueProto.SerializeToString, values))
-            return [flat[place::count] for place in range(count)]
-    return [_serialized_feature(rows, name) for name in features]
-
-
-def _serialized_feature(rows: list[dict[str, ValueProto]], name: str) -> list[bytes | None]:
-    found = (row.get(name) for row in rows)
-    try:
-        return [None if value is None else value.SerializeToString() for value in found]
-    except (AttributeError, TypeError, ValueError) as cause:
-        message = f"feature '{name}': a value cannot be serialized: {cause}"
-        raise InvalidInputError(message, "invalid_value") from cause
 
 
 def _times(times: list[datetime | None], *, needed: bool = False) -> pa.Array:

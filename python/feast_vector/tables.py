@@ -73,7 +73,7 @@ class TableWriter:
         self._features = {name: kind for name, kind in features.items() if name in names}
         if not as_feast_does and self._created not in names:
             self._created = None
-        self._schema = _stream.schema(list(self._features))
+        self._schema = _stream.schema(dict.fromkeys(self._features, _stream.MESSAGE))
 
     def write(
         self,

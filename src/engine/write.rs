@@ -1,17 +1,24 @@
 //! Writing record batches of serialized messages.
 
+use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::thread;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{
+    Array, ArrayAccessor, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch,
+};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    TimestampSecondType,
+};
 use arrow::error::ArrowError;
 
 use super::{Engine, arrow_error, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::Number;
 use crate::schema::ViewSpec;
-use crate::store::{Conflict, RowWrite, RowWriter, WriteCounts, WriteOptions};
+use crate::store::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
 
 /// How a batch is written.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +35,9 @@ type NextBatch = std::result::Result<RecordBatch, ArrowError>;
 /// Fewer rows than this, alone in a stream, are written sooner than a thread would start.
 const ROWS_FOR_A_THREAD: usize = 256;
 
+/// Batches that wait for the writer.
+const QUEUED: usize = 4;
+
 /// Columns that lead a batch; features follow.
 const KEY: usize = 0;
 const EVENT: usize = 1;
@@ -39,8 +49,10 @@ impl Engine {
     ///
     /// Columns of each batch: `entity_key` (binary, serialized `EntityKey` messages),
     /// `event_timestamp` and `created_timestamp` (timestamps, the latter may be null), then a
-    /// binary column for each feature, named as it: serialized `Value`s, null where a row leaves
-    /// the feature as it is.
+    /// column for each feature, named as it. Such a column is binary: serialized `Value`s, null
+    /// where a row leaves the feature as it is; or a struct of numbers and, where these are null,
+    /// of such a binary column. Numbers are of the Arrow type of a member of `Value`: int32, int64,
+    /// double, float, bool, or timestamp in seconds.
     ///
     /// Batches are made by the calling thread while another writes those before them, so that
     /// neither waits for the other, nor the writer for Python's lock.
@@ -73,11 +85,11 @@ impl Engine {
         &self,
         view: &ViewSpec,
         features: Vec<String>,
-        mut batches: impl Iterator<Item = NextBatch>,
+        batches: impl Iterator<Item = NextBatch>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
         thread::scope(|scope| {
-            let (sender, receiver) = mpsc::sync_channel(1);
+            let (sender, receiver) = mpsc::sync_channel(QUEUED);
             let writer = thread::Builder::new()
                 .name("feast-vector write".to_owned())
                 .spawn_scoped(scope, || {
@@ -86,8 +98,19 @@ impl Engine {
                 .map_err(|cause| {
                     Error::new(ErrorKind::Io, format!("no thread to write: {cause}"))
                 })?;
-            // A writer that has failed takes no more, and says why when it is joined.
-            let _ = batches.try_for_each(|batch| sender.send(batch));
+            // Held until the writer is through with them: letting go of numpy's memory takes
+            // Python's lock.
+            let mut held = VecDeque::with_capacity(QUEUED + 2);
+            for batch in batches {
+                held.extend(batch.as_ref().ok().cloned());
+                // A writer that has failed takes no more, and says why when it is joined.
+                if sender.send(batch).is_err() {
+                    break;
+                }
+                if held.len() > QUEUED + 1 {
+                    held.pop_front();
+                }
+            }
             drop(sender);
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
@@ -132,32 +155,94 @@ fn write_batch(writer: &mut RowWriter<'_>, batch: &RecordBatch) -> Result<()> {
     let Some(keys) = batch.column(KEY).as_binary_opt::<i32>() else {
         return invalid("the column entity_key has to be of type binary");
     };
-    let mut features = Vec::with_capacity(batch.num_columns() - FEATURES);
-    for column in &batch.columns()[FEATURES..] {
-        let Some(values) = column.as_binary_opt::<i32>() else {
-            return invalid("feature columns have to be of type binary");
-        };
-        features.push(values);
-    }
+    let features =
+        batch.columns()[FEATURES..].iter().map(FeatureColumn::new).collect::<Option<Vec<_>>>();
+    let Some(features) = features else {
+        return invalid(
+            "feature columns have to be of type binary, or structs of a number and a message",
+        );
+    };
     if keys.null_count() > 0 || events.null_count() > 0 {
         return invalid("a row needs an entity key and an event timestamp");
     }
-    let mut values = Vec::with_capacity(features.len());
     for row in 0..batch.num_rows() {
-        values.clear();
-        values.extend(
-            features
-                .iter()
-                .enumerate()
-                .filter(|(_, column)| column.is_valid(row))
-                .map(|(feature, column)| (feature, column.value(row))),
-        );
-        writer.write(&RowWrite {
+        let values = features.iter().enumerate();
+        let values = values.filter_map(|(at, column)| column.value(row).map(|value| (at, value)));
+        let row = RowWrite {
             entity_key: keys.value(row),
             event: events.value(row),
             created: created.is_valid(row).then(|| created.value(row)),
-            values: &values,
-        })?;
+        };
+        writer.write(&row, values)?;
     }
     Ok(())
+}
+
+/// The values of a feature in a batch.
+enum FeatureColumn<'a> {
+    /// Messages.
+    Messages(&'a BinaryArray),
+    /// Numbers, and messages where these are null.
+    Numbers(Numbers<'a>, &'a BinaryArray),
+}
+
+/// Numbers, by the member of `Value` that they are.
+enum Numbers<'a> {
+    Int32(&'a PrimitiveArray<Int32Type>),
+    Int64(&'a PrimitiveArray<Int64Type>),
+    Double(&'a PrimitiveArray<Float64Type>),
+    Float(&'a PrimitiveArray<Float32Type>),
+    Bool(&'a BooleanArray),
+    UnixTimestamp(&'a PrimitiveArray<TimestampSecondType>),
+}
+
+impl<'a> FeatureColumn<'a> {
+    /// `None` for a column of another type.
+    fn new(column: &'a ArrayRef) -> Option<Self> {
+        let Some(parts) = column.as_struct_opt() else {
+            return column.as_binary_opt().map(Self::Messages);
+        };
+        let [numbers, messages] = parts.columns() else { return None };
+        let numbers = match numbers.data_type() {
+            DataType::Int32 => Numbers::Int32(numbers.as_primitive()),
+            DataType::Int64 => Numbers::Int64(numbers.as_primitive()),
+            DataType::Float64 => Numbers::Double(numbers.as_primitive()),
+            DataType::Float32 => Numbers::Float(numbers.as_primitive()),
+            DataType::Boolean => Numbers::Bool(numbers.as_boolean()),
+            DataType::Timestamp(TimeUnit::Second, _) => {
+                Numbers::UnixTimestamp(numbers.as_primitive())
+            }
+            _ => return None,
+        };
+        let messages = messages.as_binary_opt()?;
+        (parts.null_count() == 0).then_some(Self::Numbers(numbers, messages))
+    }
+
+    /// The value of a row; `None` where the row leaves the feature as it is.
+    fn value(&self, row: usize) -> Option<Given<'a>> {
+        let messages = match self {
+            Self::Messages(messages) => messages,
+            Self::Numbers(numbers, messages) => match numbers.get(row) {
+                Some(number) => return Some(Given::Number(number)),
+                None => messages,
+            },
+        };
+        messages.is_valid(row).then(|| Given::Message(messages.value(row)))
+    }
+}
+
+impl Numbers<'_> {
+    fn get(&self, row: usize) -> Option<Number> {
+        fn at<A: ArrayAccessor + Copy>(array: A, row: usize) -> Option<A::Item> {
+            array.is_valid(row).then(|| array.value(row))
+        }
+        match *self {
+            Self::Int32(array) => at(array, row).map(Number::Int32),
+            Self::Int64(array) => at(array, row).map(Number::Int64),
+            Self::Double(array) => at(array, row).map(Number::Double),
+            Self::Float(array) => at(array, row).map(Number::Float),
+            Self::Bool(array) => at(array, row).map(Number::Bool),
+            Self::UnixTimestamp(array) => at(array, row).map(Number::UnixTimestamp),
+        }
+    }
 }

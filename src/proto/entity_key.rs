@@ -7,7 +7,7 @@
 
 use prost::Message;
 
-use super::{Val, Value};
+use super::{Val, Value, decode_value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::ValueKind;
 
@@ -169,6 +169,10 @@ fn value(kind: u32, bytes: &[u8]) -> Result<Val> {
 impl DecodedKey {
     /// Parses a serialized `EntityKey` message.
     pub fn from_message(message: &[u8]) -> Result<Self> {
+        Self::from_plain_message(message).map_or_else(|| Self::from_any_message(message), Ok)
+    }
+
+    fn from_any_message(message: &[u8]) -> Result<Self> {
         let key = EntityKey::decode(message)
             .map_err(|cause| invalid(format!("not a serialized Feast EntityKey ({cause})")))?;
         if key.join_keys.len() != key.entity_values.len() {
@@ -185,6 +189,34 @@ impl DecodedKey {
         }
         parts.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(Self { parts })
+    }
+
+    /// A short key as protobuf writes it: names, then a value for each, every length in one byte.
+    /// `None` for what has to be looked at more closely.
+    fn from_plain_message(message: &[u8]) -> Option<Self> {
+        const NAME: u8 = 0x0a;
+        const VALUE: u8 = 0x12;
+        fn take<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+            let (&[found, length @ 0..0x80], tail) = rest.split_first_chunk()? else { return None };
+            let (field, tail) = tail.split_at_checked(length.into())?;
+            (found == tag).then(|| {
+                *rest = tail;
+                field
+            })
+        }
+        let mut rest = message;
+        let mut parts = Vec::with_capacity(1);
+        while let Some(name) = take(&mut rest, NAME) {
+            parts.push((str::from_utf8(name).ok()?.to_owned(), Val::Null(0)));
+        }
+        for (_, val) in &mut parts {
+            *val = decode_value(take(&mut rest, VALUE)?).ok()??;
+        }
+        if !rest.is_empty() {
+            return None;
+        }
+        parts.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(Self { parts })
     }
 
     /// The key in the bytes of serialization version 3.
@@ -232,6 +264,8 @@ fn message(parts: &[(&str, Val)]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -273,11 +307,37 @@ mod tests {
         assert!(error.message().contains("'score'") && error.message().contains("DOUBLE"));
     }
 
-    proptest::proptest! {
+    fn any_part() -> impl Strategy<Value = (String, Val)> {
+        let val = prop_oneof![
+            any::<i64>().prop_map(Val::Int64),
+            any::<i32>().prop_map(Val::Int32),
+            any::<String>().prop_map(Val::String),
+            "x{120,140}".prop_map(Val::String),
+            any::<f64>().prop_map(Val::Double),
+        ];
+        ("[a-c]{1,3}", val)
+    }
+
+    proptest! {
         #[test]
-        fn damaged_keys_are_errors(bytes in proptest::collection::vec(0u8..9, 0..60)) {
+        fn short_messages_are_what_prost_parses(
+            parts in prop::collection::vec(any_part(), 0..4),
+            cut in 0usize..40,
+        ) {
+            let key = DecodedKey { parts };
+            let message = key.to_message();
+            let mut sorted = key;
+            sorted.parts.sort_by(|a, b| a.0.cmp(&b.0));
+            prop_assert_eq!(DecodedKey::from_message(&message).unwrap(), sorted);
+            let cut = &message[..message.len().saturating_sub(cut)];
+            let by_prost = DecodedKey::from_any_message(cut).ok();
+            prop_assert_eq!(DecodedKey::from_message(cut).ok(), by_prost);
+        }
+
+        #[test]
+        fn damaged_keys_are_errors(bytes in prop::collection::vec(0u8..9, 0..60)) {
             if let Ok(key) = decode_key(&bytes) {
-                proptest::prop_assert_eq!(encode_key(&key.to_message()).unwrap().len(), bytes.len());
+                prop_assert_eq!(encode_key(&key.to_message()).unwrap().len(), bytes.len());
             }
         }
     }

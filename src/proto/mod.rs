@@ -11,5 +11,5 @@ pub mod wire;
 pub use entity_key::{DecodedKey, decode_key, encode_key, encode_key_columns};
 pub use response::{EventTimes, FeaturesMessage};
 pub use value::{
-    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, StringSeq, Val, Value, decode_value,
+    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, Number, StringSeq, Val, Value, decode_value,
 };

@@ -142,6 +142,31 @@ pub enum Val {
     ZonedTimestamp(Vec<u8>),
 }
 
+/// A value that is a number: what most features are, without what other values need.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the ValueKind of its name")]
+pub enum Number {
+    Int32(i32),
+    Int64(i64),
+    Double(f64),
+    Float(f32),
+    Bool(bool),
+    UnixTimestamp(i64),
+}
+
+impl From<Number> for Val {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Int32(number) => Self::Int32(number),
+            Number::Int64(number) => Self::Int64(number),
+            Number::Double(number) => Self::Double(number),
+            Number::Float(number) => Self::Float(number),
+            Number::Bool(truth) => Self::Bool(truth),
+            Number::UnixTimestamp(number) => Self::UnixTimestamp(number),
+        }
+    }
+}
+
 impl Val {
     /// The kind of the value.
     pub fn kind(&self) -> ValueKind {
@@ -202,6 +227,14 @@ pub fn decode_value(wire: &[u8]) -> Result<Option<Val>> {
             return Ok(Some(Val::Double(f64::from_le_bytes([a, b, c, d, e, f, g, h]))));
         }
         [0x35, a, b, c, d] => return Ok(Some(Val::Float(f32::from_le_bytes([a, b, c, d])))),
+        [0x20, ref varint @ ..] => {
+            let mut rest = varint;
+            if let Ok(number) = prost::encoding::decode_varint(&mut rest)
+                && rest.is_empty()
+            {
+                return Ok(Some(Val::Int64(number.cast_signed())));
+            }
+        }
         _ => {}
     }
     Value::decode(wire).map(|value| value.val).map_err(|cause| {
@@ -240,6 +273,20 @@ mod tests {
                 assert_eq!(Value::decode(&*wire).unwrap().val, decode_value(&wire).unwrap());
                 assert!(decode_value(&wire[..wire.len() - 1]).is_err());
             }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn integers_are_what_prost_parses(
+            number in proptest::num::i64::ANY,
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..12),
+        ) {
+            let wire = Value { val: Some(Val::Int64(number)) }.encode_to_vec();
+            proptest::prop_assert_eq!(decode_value(&wire).unwrap(), Some(Val::Int64(number)));
+            let odd = [&[0x20], &*rest].concat();
+            let parsed = Value::decode(&*odd).ok().map(|value| value.val);
+            proptest::prop_assert_eq!(decode_value(&odd).ok(), parsed);
         }
     }
 

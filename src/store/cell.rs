@@ -5,7 +5,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::states::CellState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, StringSeq, Val, Value, wire};
+use crate::proto::{
+    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, Number, StringSeq, Val, Value, wire,
+};
 use crate::schema::{Element, Storage, ValueKind};
 
 /// What goes into a column.
@@ -45,6 +47,25 @@ pub(super) fn encode(kind: ValueKind, value: Option<Val>, message: &[u8]) -> (Ce
         },
         _ => (Cell::Blob(message.to_vec()), CellState::Wire),
     }
+}
+
+/// The cell for a number: what [`encode`] makes of its message.
+pub(super) fn encode_number(kind: ValueKind, number: Number) -> (Cell, CellState) {
+    let cell = match (kind, number) {
+        (ValueKind::Double, Number::Double(number)) if !changes_in_sqlite(number) => {
+            Cell::Real(number)
+        }
+        (ValueKind::Float, Number::Float(number)) if !changes_in_sqlite(number.into()) => {
+            Cell::Real(number.into())
+        }
+        (ValueKind::Int64, Number::Int64(number)) => Cell::Integer(number),
+        _ => {
+            let value = Value { val: Some(number.into()) };
+            let message = prost::Message::encode_to_vec(&value);
+            return encode(kind, value.val, &message);
+        }
+    };
+    (cell, CellState::Plain)
 }
 
 /// The value in its kind's own storage, or `None` where that is, or has to be, wire bytes.

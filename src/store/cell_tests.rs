@@ -38,6 +38,31 @@ fn strings() -> impl Strategy<Value = StringSeq> {
     prop::collection::vec(any::<String>(), 0..5).prop_map(|val| StringSeq { val })
 }
 
+fn any_number() -> impl Strategy<Value = Number> {
+    prop_oneof![
+        any::<i32>().prop_map(Number::Int32),
+        any::<i64>().prop_map(Number::Int64),
+        any::<i64>().prop_map(Number::UnixTimestamp),
+        any::<bool>().prop_map(Number::Bool),
+        any::<u64>().prop_map(|bits| Number::Double(f64::from_bits(bits))),
+        any::<u32>().prop_map(|bits| Number::Float(f32::from_bits(bits))),
+        prop_oneof![Just(0.0), Just(-0.0), Just(f64::NAN)].prop_map(Number::Double),
+        prop_oneof![Just(0.0), Just(-0.0), Just(f32::NAN)].prop_map(Number::Float),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_number_is_stored_as_its_message_would_be(number in any_number()) {
+        let bytes = message(number.into());
+        for &declared in ValueKind::ALL {
+            let number = encode_number(declared, number);
+            let by_message = encode(declared, decode_value(&bytes).unwrap(), &bytes);
+            prop_assert_eq!(number, by_message);
+        }
+    }
+}
+
 fn any_val() -> impl Strategy<Value = Val> {
     let scalars = prop_oneof![
         any::<Vec<u8>>().prop_map(Val::Bytes),

@@ -23,6 +23,7 @@ mod read;
 mod scalars;
 mod segments;
 mod sql;
+mod statements;
 mod states;
 mod text;
 mod vectors;
@@ -42,7 +43,7 @@ pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::SqlValue;
 pub use text::TextPlan;
 pub use vectors::StoredVector;
-pub use write::{Conflict, RowWrite, RowWriter, WriteCounts, WriteOptions};
+pub use write::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
 
 /// The database's clock: microseconds since 1970-01-01 UTC.
 pub type Micros = i64;

@@ -31,13 +31,8 @@ fn write(store: &Store, ids: impl Iterator<Item = i64>, name: &str) -> Result<Wr
         let message = prost::Message::encode_to_vec(&message);
         for id in ids {
             let key = DecodedKey { parts: vec![("id".into(), Val::Int64(id))] }.to_message();
-            let values = [(0, message.as_slice())];
-            writer.write(&RowWrite {
-                entity_key: &key,
-                event: 0,
-                created: None,
-                values: &values,
-            })?;
+            let row = RowWrite { entity_key: &key, event: 0, created: None };
+            writer.write(&row, std::iter::once((0, Given::Message(&message))))?;
         }
         writer.finish()
     })

@@ -1,18 +1,18 @@
 //! Writing rows: upserts by entity key, where the newest event wins.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use super::Micros;
 use super::cell::{self, Cell};
 use super::connections::WriteTxn;
+use super::statements::Statements;
 use super::states::{CellState, CellStates};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{self, DecodedKey, Val};
+use crate::proto::{self, DecodedKey, Number, Val};
 use crate::schema::{
-    Column, DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec, quote,
+    Column, DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec,
 };
 
 /// What a write does to a row that is already there.
@@ -36,7 +36,7 @@ pub struct WriteOptions {
     pub expires_at: Option<Micros>,
 }
 
-/// A row as Feast hands it over.
+/// A row as Feast hands it over, its values aside.
 #[derive(Debug)]
 pub struct RowWrite<'a> {
     /// The serialized `EntityKey` message.
@@ -45,9 +45,15 @@ pub struct RowWrite<'a> {
     pub event: Micros,
     /// Created timestamp.
     pub created: Option<Micros>,
-    /// Serialized `Value` messages by position among the writer's features; a feature that is not
-    /// named keeps what it has.
-    pub values: &'a [(usize, &'a [u8])],
+}
+
+/// A feature's value as it is handed over.
+#[derive(Debug, Clone, Copy)]
+pub enum Given<'a> {
+    /// A serialized `Value` message.
+    Message(&'a [u8]),
+    /// What such a message would say.
+    Number(Number),
 }
 
 /// What came of a batch.
@@ -77,14 +83,6 @@ pub struct RowWriter<'a> {
     last_was_new: bool,
     /// Scratch.
     cells: Vec<WrittenCell>,
-}
-
-/// Statements for rows with values for exactly these columns.
-struct Statements<'a> {
-    columns: Vec<usize>,
-    find: CachedStatement<'a>,
-    insert: CachedStatement<'a>,
-    update: CachedStatement<'a>,
 }
 
 struct Stored {
@@ -120,11 +118,16 @@ impl<'a> WriteTxn<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    /// Writes one row.
-    pub fn write(&mut self, row: &RowWrite<'_>) -> Result<()> {
+    /// Writes one row, with values by position among the writer's features; a feature that is not
+    /// among them keeps what it has.
+    pub fn write<'v>(
+        &mut self,
+        row: &RowWrite<'_>,
+        values: impl Iterator<Item = (usize, Given<'v>)>,
+    ) -> Result<()> {
         let number = self.row;
         self.row += 1;
-        self.write_row(row).map_err(|error| {
+        self.write_row(row, values).map_err(|error| {
             let entity = DecodedKey::from_message(row.entity_key)
                 .map(|key| format!(" ({key})"))
                 .unwrap_or_default();
@@ -132,15 +135,19 @@ impl<'a> RowWriter<'a> {
         })
     }
 
-    fn write_row(&mut self, row: &RowWrite<'_>) -> Result<()> {
+    fn write_row<'v>(
+        &mut self,
+        row: &RowWrite<'_>,
+        values: impl Iterator<Item = (usize, Given<'v>)>,
+    ) -> Result<()> {
         let parts = DecodedKey::from_message(row.entity_key)?;
         let key = Key { bytes: parts.encode()?, parts };
         self.learn_join_keys(&key.parts)?;
 
         let mut cells = std::mem::take(&mut self.cells);
         cells.clear();
-        for &(feature, message) in row.values {
-            cells.push(self.cell(feature, message)?);
+        for (feature, value) in values {
+            cells.push(self.cell(feature, value)?);
         }
         let mut statements = self.statements_for(&cells)?;
         // Rows mostly come as those before them did: all new, or all there.
@@ -180,22 +187,35 @@ impl<'a> RowWriter<'a> {
         Ok(self.counts)
     }
 
-    fn cell(&mut self, feature: usize, message: &[u8]) -> Result<WrittenCell> {
+    fn cell(&mut self, feature: usize, value: Given<'_>) -> Result<WrittenCell> {
+        let message = match value {
+            Given::Number(number) => {
+                let position = self.position(feature, || Val::from(number).kind())?;
+                let (cell, state) = cell::encode_number(self.schema.columns[position].kind, number);
+                return Ok(WrittenCell { position, cell, state });
+            }
+            Given::Message(message) => message,
+        };
         let value = proto::decode_value(message)
             .map_err(|error| error.at(format_args!("feature '{}'", self.features[feature])))?;
-        let position = match self.positions[feature] {
-            Some(position) => position,
-            None => self.add_undeclared(feature, value.as_ref())?,
-        };
+        let position =
+            self.position(feature, || value.as_ref().map_or(ValueKind::Null, Val::kind))?;
         let column = &self.schema.columns[position];
         check_vector_length(column, value.as_ref())?;
         let (cell, state) = cell::encode(column.kind, value, message);
         Ok(WrittenCell { position, cell, state })
     }
 
-    fn add_undeclared(&mut self, feature: usize, value: Option<&Val>) -> Result<usize> {
+    /// Where the feature is in the schema, to which it is added if it is not there yet.
+    fn position(&mut self, feature: usize, kind: impl FnOnce() -> ValueKind) -> Result<usize> {
+        match self.positions[feature] {
+            Some(position) => Ok(position),
+            None => self.add_undeclared(feature, kind()),
+        }
+    }
+
+    fn add_undeclared(&mut self, feature: usize, kind: ValueKind) -> Result<usize> {
         let name = self.features[feature].clone();
-        let kind = value.map_or(ValueKind::Null, Val::kind);
         let feature_type = kind.name().to_owned();
         let spec =
             FeatureSpec { name: name.clone(), feast_type: feature_type, vector_length: None };
@@ -302,7 +322,7 @@ impl<'a> RowWriter<'a> {
         cells: &[WrittenCell],
     ) -> Result<bool> {
         let mut states = CellStates::default();
-        for cell in cells {
+        for cell in cells.iter().filter(|cell| cell.state != CellState::Plain) {
             states.set(self.schema.columns[cell.position].id, cell.state);
         }
         let insert = &mut statements.insert;
@@ -340,50 +360,9 @@ impl<'a> RowWriter<'a> {
     fn statements_for(&mut self, cells: &[WrittenCell]) -> Result<Statements<'a>> {
         let columns = cells.iter().map(|cell| cell.position);
         match self.statements.take() {
-            Some(statements) if columns.clone().eq(statements.columns.iter().copied()) => {
-                return Ok(statements);
-            }
-            _ => {}
+            Some(statements) if statements.are_for(columns.clone()) => Ok(statements),
+            _ => Statements::prepare(self.txn.connection, &self.schema, columns.collect()),
         }
-        let columns: Vec<usize> = columns.collect();
-        let table = quote(&self.schema.sql_name);
-        let names: Vec<String> =
-            columns.iter().map(|&at| quote(&self.schema.columns[at].sql_name)).collect();
-
-        let mut insert = format!(
-            "INSERT INTO {table} (entity_key, event_timestamp, created_timestamp, expires_at, \
-             cell_states"
-        );
-        let keys = self.schema.join_keys.iter().map(|key| quote(&key.sql_name));
-        for name in keys.chain(names.iter().cloned()) {
-            let _ = write!(insert, ", {name}");
-        }
-        let parameters = 5 + self.schema.join_keys.len() + names.len();
-        let _ = write!(
-            insert,
-            ") VALUES (?{}) ON CONFLICT (entity_key) DO NOTHING",
-            ", ?".repeat(parameters - 1)
-        );
-
-        let mut update = format!(
-            "UPDATE {table} SET event_timestamp = ?, created_timestamp = ?, expires_at = ?, \
-             cell_states = ?"
-        );
-        for name in &names {
-            let _ = write!(update, ", {name} = ?");
-        }
-        update.push_str(" WHERE row_id = ?");
-
-        let connection = self.txn.connection;
-        Ok(Statements {
-            columns,
-            find: connection.prepare_cached(&format!(
-                "SELECT row_id, event_timestamp, created_timestamp, expires_at, cell_states
-                 FROM {table} WHERE entity_key = ?1"
-            ))?,
-            insert: connection.prepare_cached(&insert)?,
-            update: connection.prepare_cached(&update)?,
-        })
     }
 }
 

@@ -1,5 +1,6 @@
 """Every kind of Feast value comes back the same proto, whatever column it lands in."""
 
+import itertools
 import math
 import struct
 
@@ -33,6 +34,7 @@ from feast.types import (
 from feast.types import (
     ScalarMap as ScalarMapType,
 )
+from feast_vector import protos
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -197,6 +199,54 @@ def test_any_value_in_any_column(harness, data):
         assert same(back[name], value), name
 
 
+NEW_IDS = itertools.count()
+
+
+def of_any_bits(tag, width):
+    """Floating-point values of any bits at all, such as not-a-number with a payload."""
+    raw = st.binary(min_size=width, max_size=width)
+    signalling = st.just(
+        struct.pack("<I", 0x7F800001) if width == 4 else b"\1" + b"\0" * 5 + b"\xf0\x7f"
+    )
+    return (raw | signalling).map(lambda raw: Value.FromString(bytes([tag]) + raw))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_many_rows_of_numbers_and_of_what_else_is_there(harness, data):
+    """Of so many rows, numbers go to the core as numbers, and all else beside them."""
+    numbers = {
+        "f_int32": member("int32_val", st.just(0) | INT32),
+        "f_int64": member("int64_val", st.just(0) | INT64),
+        "f_double": member("double_val", st.sampled_from([0.0, -0.0]) | DOUBLE)
+        | of_any_bits(0x29, 8),
+        "f_float": member("float_val", st.sampled_from([0.0, -0.0]) | FLOAT) | of_any_bits(0x35, 4),
+        "f_bool": member("bool_val", st.booleans()),
+        "f_time": member("unix_timestamp_val", st.just(-(2**63)) | INT64),
+    }
+    view = make_view("types", DECLARED)
+    harness.config.online_store.write_conflict = "last_write_wins"
+    names = data.draw(st.lists(st.sampled_from(sorted(numbers)), min_size=1, unique=True))
+    has_others = data.draw(st.booleans())
+    drawn = [
+        {
+            name: data.draw(numbers[name] | FLAT if has_others else numbers[name])
+            for name in names
+            if not has_others or data.draw(st.integers(0, 9))
+        }
+        for _ in range(data.draw(st.integers(1, 6)))
+    ]
+    rows = [drawn[i % len(drawn)] for i in range(protos._ROWS_FOR_NUMBERS + 2)]
+    keys = [key(id=next(NEW_IDS)) for _ in rows]
+    harness.write(view, *((key, row, at(0)) for key, row in zip(keys, rows, strict=True)))
+    found = harness.read(view, *keys, features=names)
+    for row, (_, back) in zip(rows, found, strict=True):
+        assert back.keys() == row.keys()
+        assert all(same(back[name], value) for name, value in row.items())
+
+
 NUMBERS = [0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e308, 0.1]
 
 
@@ -244,6 +294,13 @@ def test_a_kind_that_a_later_feast_adds_is_kept(harness):
     back = harness.read(view, key(id=1))[0][1]
     assert back["name"].SerializeToString() == b"\xfa\x07\x03new"
     assert back["other"].SerializeToString() == b"\xfa\x07\x03new"
+    count = protos._ROWS_FOR_NUMBERS
+    among_many = [(key(id=i), {"number": integer(i)}, at(1)) for i in range(count)]
+    among_many[50][1]["number"] = FutureValue()
+    harness.write(view, *among_many)
+    (_, before), (_, there) = harness.read(view, key(id=49), key(id=50), features=["number"])
+    assert before == {"number": integer(49)}
+    assert there["number"].SerializeToString() == b"\xfa\x07\x03new"
 
 
 @pytest.mark.parametrize(
