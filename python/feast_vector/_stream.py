@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ from feast_vector._engines import keep_while_building
 if TYPE_CHECKING:
     from feast_vector import _core
 
-ROWS_PER_BATCH = 1024
+_ROWS_PER_BATCH = 1024
+_BYTES_PER_BATCH = 16 * 2**20
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 """How the engine takes times."""
@@ -26,20 +28,26 @@ def numbers(kind: pa.DataType) -> list[pa.Field]:
     return [pa.field("number", kind), pa.field("message", MESSAGE)]
 
 
-def schema(features: Mapping[str, pa.DataType]) -> pa.Schema:
+@lru_cache(maxsize=256)
+def schema(features: tuple[str, ...], kinds: tuple[pa.DataType, ...]) -> pa.Schema:
     """The columns that the engine writes: keys, two timestamps, and the features' own."""
     return pa.schema(
         [
             pa.field("entity_key", pa.binary()),
             pa.field("event_timestamp", TIMESTAMP),
             pa.field("created_timestamp", TIMESTAMP),
-            *(pa.field(name, kind) for name, kind in features.items()),
+            *map(pa.field, features, kinds),
         ]
     )
 
 
+def rows_per_batch(bytes_per_row: int) -> int:
+    """How many rows of that size belong in a batch, several of which are in memory at once."""
+    return max(1, min(_ROWS_PER_BATCH, _BYTES_PER_BATCH // max(1, bytes_per_row)))
+
+
 class BatchStream:
-    """Batches of one schema, each made when the core takes it.
+    """Batches of one schema, made when the core takes them.
 
     Attributes:
         error: What went wrong while making one, which Arrow's C interface would flatten to a
@@ -47,7 +55,7 @@ class BatchStream:
     """
 
     def __init__(
-        self, batch_schema: pa.Schema, makers: Sequence[Callable[[], pa.RecordBatch]]
+        self, batch_schema: pa.Schema, makers: Sequence[Callable[[], Iterable[pa.RecordBatch]]]
     ) -> None:
         """Prepare the stream; nothing is made yet."""
         self.error: BaseException | None = None
@@ -60,13 +68,14 @@ class BatchStream:
         return reader.__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        for make in self._makers:
-            try:
-                batch = make()
-            except BaseException as error:
-                self.error = error
-                raise
-            yield batch
+        try:
+            for make in self._makers:
+                yield from make()
+        except GeneratorExit:  # The core takes no more.
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def write(

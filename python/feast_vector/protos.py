@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain, repeat
@@ -22,7 +22,7 @@ from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
 
 from feast_vector import _stream
-from feast_vector._stream import ROWS_PER_BATCH, TIMESTAMP, BatchStream, schema
+from feast_vector._stream import TIMESTAMP, BatchStream, schema
 from feast_vector.errors import InvalidInputError
 
 FeatureRow: TypeAlias = tuple[EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"]
@@ -88,21 +88,25 @@ def write_stream(rows: Sequence[FeatureRow], declared: Iterable[Field]) -> Batch
             for field in declared
             if field.name in numbers
         }
-    batch_schema = schema(
-        {
-            name: pa.struct(number.fields) if number else _stream.MESSAGE
-            for name, number in numbers.items()
-        }
-    )
-    pieces = (rows[start : start + ROWS_PER_BATCH] for start in range(0, len(rows), ROWS_PER_BATCH))
+    kinds = (pa.struct(num.fields) if num else _stream.MESSAGE for num in numbers.values())
+    batch_schema = schema(tuple(numbers), tuple(kinds))
+    samples = {0, len(rows) // 2, len(rows) - 1}
+    step = _stream.rows_per_batch(max(_size(rows[at]) for at in samples))
+    pieces = (rows[start : start + step] for start in range(0, len(rows), step))
     return BatchStream(
-        batch_schema, [partial(_batch, piece, numbers, batch_schema) for piece in pieces]
+        batch_schema, [partial(_batches, piece, numbers, batch_schema) for piece in pieces]
     )
 
 
-def _batch(
+def _size(row: FeatureRow) -> int:
+    """Roughly the bytes of a row's values, if they know."""
+    return sum(value.ByteSize() for value in row[1].values() if isinstance(value, ValueProto))
+
+
+def _batches(
     rows: Sequence[FeatureRow], features: Mapping[str, _Number | None], batch_schema: pa.Schema
-) -> pa.RecordBatch:
+) -> Iterator[pa.RecordBatch]:
+    """The rows as one batch, or as several where Arrow cannot hold a column in one array."""
     try:
         keys = list(map(EntityKeyProto.SerializeToString, map(itemgetter(0), rows)))
         columns = [
@@ -114,7 +118,12 @@ def _batch(
         message = f"a row's entity key or timestamps cannot be written: {cause}"
         raise InvalidInputError(message, "invalid_key") from cause
     columns += _feature_columns([row[1] for row in rows], features)
-    return pa.RecordBatch.from_arrays(columns, schema=batch_schema)
+    if any(isinstance(column, pa.ChunkedArray) for column in columns):
+        half = len(rows) // 2
+        yield from _batches(rows[:half], features, batch_schema)
+        yield from _batches(rows[half:], features, batch_schema)
+    else:
+        yield pa.RecordBatch.from_arrays(columns, schema=batch_schema)
 
 
 def _feature_columns(

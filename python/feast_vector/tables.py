@@ -73,7 +73,9 @@ class TableWriter:
         self._features = {name: kind for name, kind in features.items() if name in names}
         if not as_feast_does and self._created not in names:
             self._created = None
-        self._schema = _stream.schema(dict.fromkeys(self._features, _stream.MESSAGE))
+        self._schema = _stream.schema(
+            tuple(self._features), (_stream.MESSAGE,) * len(self._features)
+        )
 
     def write(
         self,
@@ -124,9 +126,9 @@ class TableWriter:
             )
             raise InvalidInputError(message, "invalid_argument")
 
-    def _serialized(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _serialized(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         keys = [self._values(batch, name, kind, "join key") for name, kind in self._keys.items()]
-        return pa.RecordBatch.from_arrays(
+        yield pa.RecordBatch.from_arrays(
             [
                 _core.serialize_entity_keys(list(self._keys), keys),
                 self._times(batch, self._event, needed=True),
@@ -190,8 +192,9 @@ def _transactions(
     room = rows_at_once
     for batch in batches:
         start = 0
+        most = _stream.rows_per_batch(batch.nbytes // max(1, batch.num_rows))
         while start < batch.num_rows:
-            piece = batch.slice(start, min(room, _stream.ROWS_PER_BATCH))
+            piece = batch.slice(start, min(room, most))
             pieces.append(piece)
             start += piece.num_rows
             room -= piece.num_rows

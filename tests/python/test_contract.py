@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pandas as pd
-import pytest
 from conftest import (
     at,
     integer,
@@ -23,7 +22,6 @@ from feast import Field, ValueType
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Int64
-from feast_vector import protos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,46 +158,6 @@ def test_any_time_comes_back(tmp_path_factory, times):
     found = [time for time, _ in harness.read(view, *keys)]
     aware = [time if time.tzinfo else time.replace(tzinfo=timezone.utc) for time in times]
     assert found == [time.astimezone(timezone.utc) for time in aware]
-
-
-def test_ctrl_c_amid_a_large_write_leaves_nothing(harness, monkeypatch):
-    view = make_view()
-    made = []
-
-    def interrupted(*arguments):
-        made.append(arguments)
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return make_batch(*arguments)
-
-    make_batch = protos._batch
-    monkeypatch.setattr(protos, "_batch", interrupted)
-    rows = [(key(id=i), {"number": integer(i)}, at(0)) for i in range(10_000)]
-    with pytest.raises(KeyboardInterrupt):
-        harness.write(view, *rows)
-    assert harness.read(view, key(id=1)) == [(None, None)]
-    monkeypatch.undo()
-    harness.write(view, *rows)
-    assert harness.read(view, key(id=9_999)) == [(at(0), {"number": integer(9_999)})]
-
-
-def test_new_and_known_rows_mixed_and_repeated(harness):
-    """Whichever a row is, and whatever came before it."""
-    view = make_view()
-    harness.write(view, *((key(id=i), {"number": integer(i)}, at(5)) for i in range(0, 40, 2)))
-    rows = [(i % 30, at(i % 11)) for i in range(600)]
-    harness.write(view, *((key(id=i), {"name": text(str(time))}, time) for i, time in rows))
-    expected = {i: at(5) for i in range(0, 40, 2)}
-    names = {}
-    for i, time in rows:
-        if i not in expected or time >= expected[i]:
-            expected[i] = time
-            names[i] = time
-    found = harness.read(view, *(key(id=i) for i in range(40)))
-    for i, (time, row) in enumerate(found):
-        assert time == expected.get(i)
-        assert (row or {}).get("name") == (text(str(names[i])) if i in names else None)
-        assert (row or {}).get("number") == (integer(i) if i % 2 == 0 else None)
 
 
 def test_times_of_pandas(harness):
