@@ -10,6 +10,7 @@ use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::checkpoint::Checkpointer;
 use super::lock::{self, BuilderLock, LockFile};
 use super::open::{self, StoreOptions};
 use super::sql::SqlValue;
@@ -25,6 +26,8 @@ pub struct Store {
     options: StoreOptions,
     readers: Mutex<Vec<FileConnection>>,
     writer: Mutex<Option<Writer>>,
+    /// Dropped after the connections; the last of them to close leaves no log.
+    pub(super) checkpointer: Checkpointer,
     pub(super) schemas: Mutex<HashMap<ViewId, Arc<TableSchema>>>,
 }
 
@@ -69,6 +72,7 @@ impl Store {
             options,
             readers: Mutex::new(Vec::new()),
             writer: Mutex::new(None),
+            checkpointer: Checkpointer::default(),
             schemas: Mutex::new(HashMap::new()),
         }
     }
@@ -159,28 +163,34 @@ impl Store {
     fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + self.options.busy_timeout;
         let mut writer = self.writer.try_lock_until(deadline).ok_or_else(lock::busy)?;
+        self.checkpointer.finish();
         if writer.as_ref().is_some_and(|writer| !writer.connection.is_current(&self.options.path)) {
             *writer = None;
         }
         let writer = match &mut *writer {
             Some(writer) => writer,
-            none => none.insert(Writer {
-                connection: FileConnection::open(&self.options)?,
-                lock: LockFile::open(&self.options.path)?,
-            }),
+            none => {
+                let mut connection = FileConnection::open(&self.options)?;
+                self.checkpointer.watch(&mut connection.connection)?;
+                none.insert(Writer { connection, lock: LockFile::open(&self.options.path)? })
+            }
         };
         let _held = writer.lock.acquire(deadline)?;
         let connection = &writer.connection.connection;
         // SQLite's own lock is free now unless a foreign program writes.
         let patience = deadline.saturating_duration_since(Instant::now());
         connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
-        work(connection)
+        let answer = work(connection);
+        self.checkpointer.start_if_due(&self.options);
+        answer
     }
 
     /// Closes every connection; the next call opens them anew.
     pub fn disconnect(&self) {
+        let mut writer = self.writer.lock();
+        self.checkpointer.finish();
         self.readers.lock().clear();
-        *self.writer.lock() = None;
+        *writer = None;
     }
 
     fn take_reader(&self) -> Result<FileConnection> {

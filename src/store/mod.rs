@@ -13,6 +13,7 @@
 mod catalog;
 mod cell;
 mod changes;
+mod checkpoint;
 mod connections;
 mod ddl;
 mod delete;

@@ -129,3 +129,33 @@ fn a_failed_schema_change_leaves_no_trace() {
     assert_eq!(schema.columns.len(), 2);
     assert_eq!(write(&store, 0..3, "y").unwrap().written, 3);
 }
+
+#[test]
+fn the_log_is_copied_beside_the_work_and_stays_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    let log = folder.path().join("online.db-wal");
+    let mut longest_of_one = 0;
+    for batch in 0..10 {
+        write(&store, batch * 4_000..(batch + 1) * 4_000, &"long ".repeat(500)).unwrap();
+        let length = std::fs::metadata(&log).unwrap().len();
+        longest_of_one = if batch == 1 { length } else { longest_of_one };
+        assert!(batch < 2 || length < 2 * longest_of_one, "batch {batch}: {length} bytes");
+    }
+    store.checkpointer.finish();
+    let elsewhere = rusqlite::Connection::open(folder.path().join("online.db")).unwrap();
+    let (in_log, copied): (i64, i64) = elsewhere
+        .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+        .unwrap();
+    assert!(in_log > 1_000, "{in_log}");
+    assert_eq!(in_log, copied);
+    assert_eq!(count(&store), 40_000);
+}
+
+#[test]
+fn a_checkpoint_makes_no_file_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("online.db");
+    assert!(checkpoint::checkpoint(&StoreOptions::new(path.clone())).is_err());
+    assert!(!path.exists());
+}
