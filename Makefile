@@ -15,7 +15,7 @@ help:
 	@echo "format  format the code"
 	@echo "bench   benchmarks"
 	@echo "bench-stores  Feast's stores through the same calls; takes a quarter of an hour"
-	@echo "bench-peers  vector search against other engines; takes half an hour"
+	@echo "bench-peers  that, and vector search against other engines; takes an hour"
 	@echo "clean   remove what these made"
 
 $(BIN)/maturin: pyproject.toml
@@ -57,7 +57,6 @@ format:
 bench: build
 	cargo bench --no-default-features
 	$(BIN)/python benches/retrieval.py
-	$(BIN)/python benches/serve.py
 
 bench-stores: build
 	$(BIN)/python -m pip install --quiet --group stores
@@ -65,8 +64,9 @@ bench-stores: build
 	$(BIN)/python benches/materialize.py
 	$(BIN)/python benches/materialize.py --memory
 	$(BIN)/python benches/documents.py
+	$(BIN)/python benches/serve.py
 
-bench-peers: build
+bench-peers: build bench-stores
 	$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/peers.py --plot docs/recall.svg
 	$(BIN)/python benches/cold_start.py

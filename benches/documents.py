@@ -23,7 +23,7 @@ from feast import FeatureStore, FeatureView, Field, FileSource
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32, Float64, String
-from stores import ITEM, NOW, NothingStore, feature_store, installed
+from stores import ITEM, NOW, NothingOnlineStore, feature_store, installed
 
 ROWS = 50_000
 QUERIES = 500
@@ -37,7 +37,7 @@ Ask = Callable[[np.ndarray], list[str]]
 """A search: the titles of what it finds."""
 
 
-class NothingFound(NothingStore):
+class NothingFound(NothingOnlineStore):
     """Answers the same ten rows."""
 
     def retrieve_online_documents_v2(self, *_, **__):

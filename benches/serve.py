@@ -1,7 +1,8 @@
-"""`feast serve`: requests a second, against Feast's sqlite store and a store that does nothing.
+"""`feast serve`: requests a second, against other stores and one that does nothing.
 
-`python benches/serve.py` (or `make bench`). A server for each store, asked in turns for 10 features
-of 10 entities over kept connections, by as many threads as there are connections.
+`python benches/serve.py` (or `make bench-stores`). The others are those of `stores.py`. A server
+for each store, asked in turns for 10 features of 10 entities over kept connections, by as many
+threads as there are connections.
 """
 
 from __future__ import annotations
@@ -17,92 +18,40 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
-from feast.infra.online_stores.online_store import OnlineStore
-from feast.infra.supported_async_methods import SupportedAsyncMethods
-from feast.protos.feast.types.Value_pb2 import Value
-from feast.repo_config import FeastConfigBaseModel
+from feast import FeatureView, Field, FileSource
 from feast.types import Float64
+from stores import ITEM, SCALARS, feature_store, online_config, servers
 
 ROWS = 10_000
 ENTITIES = 10
 CONNECTIONS = (1, 8)
 ROUNDS = 5
 SECONDS = 2.0
-NAMES = [f"f{i}" for i in range(10)]
-KINDS = {"nothing": "serve.NothingOnlineStore", "ours": "vector", "sqlite": "sqlite"}
-
-YAML = """
-project: bench
-provider: local
-registry: registry.db
-entity_key_serialization_version: 3
-online_store:
-  type: {kind}
-  path: online.db
-"""
-
-
-class NothingOnlineStoreConfig(FeastConfigBaseModel):
-    """Nothing to configure."""
-
-    type: str = "serve.NothingOnlineStore"
-    path: str = ""
-
-
-class NothingOnlineStore(OnlineStore):
-    """Answers without looking, by Feast's own way."""
-
-    _row = (datetime(2026, 1, 1, tzinfo=timezone.utc), {n: Value(double_val=1.5) for n in NAMES})
-
-    @property
-    def async_supported(self) -> SupportedAsyncMethods:
-        """Everything."""
-        return SupportedAsyncMethods(read=True, write=True)
-
-    def online_write_batch(self, config, table, data, progress):
-        """Forget the rows."""
-
-    def online_read(self, config, table, entity_keys, requested_features=None):  # noqa: ARG002
-        """Give the same row for every key."""
-        return [self._row] * len(entity_keys)
-
-    async def online_read_async(self, config, table, entity_keys, requested_features=None):
-        """Give the same row for every key."""
-        return self.online_read(config, table, entity_keys, requested_features)
-
-    def update(self, *_, **__):
-        """Do nothing."""
-
-    def teardown(self, *_, **__):
-        """Do nothing."""
-
-    async def initialize(self, config):
-        """Do nothing."""
-
-    async def close(self):
-        """Do nothing."""
 
 
 def serve(folder: Path, kind: str) -> tuple[subprocess.Popen[bytes], int]:
     """Fill a store and serve it."""
     folder.mkdir()
-    (folder / "feature_store.yaml").write_text(YAML.format(kind=kind))
-    frame = pd.DataFrame(np.random.default_rng(0).random((ROWS, len(NAMES))), columns=NAMES)
+    frame = pd.DataFrame(np.random.default_rng(0).random((ROWS, len(SCALARS))), columns=SCALARS)
     frame["id"] = range(ROWS)
     frame["event_timestamp"] = pd.Timestamp.now(tz="UTC")
     frame.iloc[:1].to_parquet(folder / "items.parquet")
     source = FileSource(path=str(folder / "items.parquet"), timestamp_field="event_timestamp")
-    item = Entity(name="item", join_keys=["id"], value_type=ValueType.INT64)
-    schema = [Field(name=name, dtype=Float64) for name in NAMES]
-    store = FeatureStore(folder)
-    store.apply([item, FeatureView(name="items", entities=[item], schema=schema, source=source)])
-    store.write_to_online_store("items", frame)
+    schema = [Field(name=name, dtype=Float64) for name in SCALARS]
+    view = FeatureView(name="items", entities=[ITEM], schema=schema, source=source)
+    feature_store(folder, kind, [view]).write_to_online_store("items", frame)
+    config = {
+        "project": "bench",
+        "provider": "local",
+        "registry": "registry.db",
+        "entity_key_serialization_version": 3,
+        "online_store": online_config(kind, folder),
+    }
+    (folder / "feature_store.yaml").write_text(json.dumps(config))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -120,7 +69,7 @@ def ask(port: int, until: float) -> int:
     done = 0
     while time.perf_counter() < until:
         ids = random.sample(range(ROWS), ENTITIES)
-        body = {"features": [f"items:{name}" for name in NAMES], "entities": {"id": ids}}
+        body = {"features": [f"items:{name}" for name in SCALARS], "entities": {"id": ids}}
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/get-online-features", json.dumps(body), headers)
         response = connection.getresponse()
@@ -153,27 +102,31 @@ def wait_for(port: int) -> None:
 
 def main() -> None:
     """Run all."""
+    # Where the servers find `stores.py`.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    with tempfile.TemporaryDirectory() as folder:
-        servers = {name: serve(Path(folder) / name, kind) for name, kind in KINDS.items()}
+    with tempfile.TemporaryDirectory() as temporary, servers(Path(temporary)) as kinds:
+        folder = Path(temporary)
+        # Milvus takes no view without a vector.
+        asked = ["nothing", "vector", *(kind for kind in kinds if kind != "milvus")]
+        served = {kind: serve(folder / kind, kind) for kind in asked}
         try:
-            for _, port in servers.values():
+            for _, port in served.values():
                 wait_for(port)
             taken: dict[tuple[str, int], list[float]] = {}
             for _ in range(ROUNDS):
-                for name, (_, port) in servers.items():
+                for kind, (_, port) in served.items():
                     for connections in CONNECTIONS:
                         found = rate(port, connections)
-                        taken.setdefault((name, connections), []).append(found)
+                        taken.setdefault((kind, connections), []).append(found)
         finally:
-            for process, _ in servers.values():
+            for process, _ in served.values():
                 process.kill()
                 process.wait()
-    print(f"feast serve, requests a second for {len(NAMES)} features of {ENTITIES} entities")
+    print(f"feast serve, requests a second for {len(SCALARS)} features of {ENTITIES} entities")
     print(f"{'':<10}" + "".join(f"{count:>14} at once" for count in CONNECTIONS))
-    for name in KINDS:
-        rates = [statistics.median(taken[name, count]) for count in CONNECTIONS]
-        print(f"{name:<10}" + "".join(f"{found:>16,.0f}" for found in rates))
+    for kind in asked:
+        rates = [statistics.median(taken[kind, count]) for count in CONNECTIONS]
+        print(f"{kind:<10}" + "".join(f"{found:>16,.0f}" for found in rates))
 
 
 if __name__ == "__main__":

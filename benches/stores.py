@@ -19,8 +19,9 @@ from typing import Any
 
 from feast import Entity, FeatureStore, RepoConfig, ValueType
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.types.Value_pb2 import Value
-from feast_vector.online_store import VectorOnlineStore
+from feast.repo_config import FeastConfigBaseModel
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SCALARS = [f"f{i}" for i in range(10)]
@@ -29,13 +30,21 @@ REDIS_PORT = 6399
 POSTGRES_PORT = 5499
 
 
-class NothingStore(VectorOnlineStore):
+class NothingOnlineStoreConfig(FeastConfigBaseModel):
+    """Nothing to configure."""
+
+    type: str = "stores.NothingOnlineStore"
+
+
+class NothingOnlineStore(OnlineStore):
     """Forgets what is written, and answers without looking, by Feast's own way."""
 
-    get_online_features = OnlineStore.get_online_features
-    get_online_features_async = OnlineStore.get_online_features_async
-    _read_features_per_fv = OnlineStore._read_features_per_fv  # noqa: SLF001
     _row = (NOW, {name: Value(double_val=1.5) for name in SCALARS})
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Everything."""
+        return SupportedAsyncMethods(read=True, write=True)
 
     def online_write_batch(self, config, table, data, progress):
         """Do nothing."""
@@ -43,6 +52,22 @@ class NothingStore(VectorOnlineStore):
     def online_read(self, config, table, entity_keys, requested_features=None):  # noqa: ARG002
         """Give the same row for every key."""
         return [self._row] * len(entity_keys)
+
+    async def online_read_async(self, config, table, entity_keys, requested_features=None):
+        """Give the same row for every key."""
+        return self.online_read(config, table, entity_keys, requested_features)
+
+    def update(self, *_, **__):
+        """Do nothing."""
+
+    def teardown(self, *_, **__):
+        """Do nothing."""
+
+    async def initialize(self, config):
+        """Do nothing."""
+
+    async def close(self):
+        """Do nothing."""
 
 
 def installed() -> list[str]:
@@ -66,8 +91,10 @@ def online_config(kind: str, folder: Path) -> dict[str, Any]:
         return {"type": "postgres", **where, "user": "bench", "password": "-", "sslmode": "disable"}
     if kind == "milvus":
         return {"type": "milvus", "path": str(folder / "milvus.db"), "embedding_dim": 384}
-    config = {"type": "vector" if kind == "nothing" else kind, "path": str(folder / "online.db")}
-    if config["type"] == "vector":
+    if kind == "nothing":
+        return {"type": "stores.NothingOnlineStore"}
+    config = {"type": kind, "path": str(folder / "online.db")}
+    if kind == "vector":
         # Vectors are indexed afterwards, in the background; here it would take the others' time.
         config["index_builds"] = "on_demand"
     return config
@@ -87,8 +114,6 @@ def feature_store(
         entity_key_serialization_version=3,
     )
     store = FeatureStore(config=config)
-    if kind == "nothing":
-        store._get_provider().online_store.__class__ = NothingStore  # noqa: SLF001
     store.apply([ITEM, *views])
     return store
 
