@@ -58,7 +58,10 @@ pub(super) fn encode_number(kind: ValueKind, number: Number) -> (Cell, CellState
         (ValueKind::Float, Number::Float(number)) if !changes_in_sqlite(number.into()) => {
             Cell::Real(number.into())
         }
-        (ValueKind::Int64, Number::Int64(number)) => Cell::Integer(number),
+        (ValueKind::Int64, Number::Int64(number))
+        | (ValueKind::UnixTimestamp, Number::UnixTimestamp(number)) => Cell::Integer(number),
+        (ValueKind::Int32, Number::Int32(number)) => Cell::Integer(number.into()),
+        (ValueKind::Bool, Number::Bool(truth)) => Cell::Integer(truth.into()),
         _ => {
             let value = Value { val: Some(number.into()) };
             let message = prost::Message::encode_to_vec(&value);
