@@ -22,7 +22,6 @@ from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType
 
 from feast_vector import _stream
-from feast_vector._stream import TIMESTAMP, BatchStream, schema
 from feast_vector.errors import InvalidInputError
 
 FeatureRow: TypeAlias = tuple[EntityKeyProto, dict[str, ValueProto], datetime, "datetime | None"]
@@ -72,7 +71,7 @@ _NUMBERS = {
 }
 
 
-def write_stream(rows: Sequence[FeatureRow], declared: Iterable[Field]) -> BatchStream:
+def write_stream(rows: Sequence[FeatureRow], declared: Iterable[Field]) -> _stream.BatchStream:
     """Rows as Feast writes them, on their way to the engine.
 
     Args:
@@ -89,11 +88,11 @@ def write_stream(rows: Sequence[FeatureRow], declared: Iterable[Field]) -> Batch
             if field.name in numbers
         }
     kinds = (pa.struct(num.fields) if num else _stream.MESSAGE for num in numbers.values())
-    batch_schema = schema(tuple(numbers), tuple(kinds))
+    batch_schema = _stream.schema(tuple(numbers), tuple(kinds))
     samples = {0, len(rows) // 2, len(rows) - 1}
     step = _stream.rows_per_batch(max(_size(rows[at]) for at in samples))
     pieces = (rows[start : start + step] for start in range(0, len(rows), step))
-    return BatchStream(
+    return _stream.BatchStream(
         batch_schema, [partial(_batches, piece, numbers, batch_schema) for piece in pieces]
     )
 
@@ -110,7 +109,7 @@ def _batches(
     try:
         keys = list(map(EntityKeyProto.SerializeToString, map(itemgetter(0), rows)))
         columns = [
-            pa.array(keys, pa.binary()),
+            _messages(keys),
             _times([row[2] for row in rows], needed=True),
             _times([row[3] for row in rows]),
         ]
@@ -140,14 +139,15 @@ def _feature_columns(
             return [
                 _number_column(values[place::count], number)
                 if number
-                else _messages(values[place::count])
+                else _messages(map(ValueProto.SerializeToString, values[place::count]))
                 for place, number in enumerate(features.values())
             ]
     return [_any_column(rows, name, number) for name, number in features.items()]
 
 
-def _messages(values: Iterable[ValueProto]) -> pa.Array:
-    return pa.array(list(map(ValueProto.SerializeToString, values)), _stream.MESSAGE)
+def _messages(serialized: Iterable[bytes | None]) -> pa.Array:
+    """One array, or a chunked one of more than Arrow can hold in one."""
+    return pa.array(list(serialized), _stream.MESSAGE)
 
 
 def _number_column(values: list[ValueProto], number: _Number) -> pa.Array:
@@ -162,15 +162,16 @@ def _number_column(values: list[ValueProto], number: _Number) -> pa.Array:
         )
     if is_known.all():
         return _either(number, pa.array(numbers), pa.nulls(len(values), _stream.MESSAGE))
-    messages: list[bytes | None] = [None] * len(values)
+    others: list[bytes | None] = [None] * len(values)
     for at in np.flatnonzero(~is_known).tolist():
-        messages[at] = values[at].SerializeToString()
-    known = pa.array(numbers, mask=~is_known)
-    return _either(number, known, pa.array(messages, _stream.MESSAGE))
+        others[at] = values[at].SerializeToString()
+    return _either(number, pa.array(numbers, mask=~is_known), _messages(others))
 
 
 def _either(number: _Number, numbers: pa.Array, messages: pa.Array) -> pa.Array:
-    """Numbers, and messages where these are null."""
+    """Numbers, and messages where these are null; the messages alone if they are chunked."""
+    if isinstance(messages, pa.ChunkedArray):
+        return messages
     numbers = numbers.view(number.fields[0].type)
     return pa.StructArray.from_arrays([numbers, messages], fields=number.fields)
 
@@ -178,11 +179,10 @@ def _either(number: _Number, numbers: pa.Array, messages: pa.Array) -> pa.Array:
 def _any_column(rows: list[dict[str, ValueProto]], name: str, number: _Number | None) -> pa.Array:
     found = (row.get(name) for row in rows)
     try:
-        messages = [None if value is None else value.SerializeToString() for value in found]
+        column = _messages(None if value is None else value.SerializeToString() for value in found)
     except (AttributeError, TypeError, ValueError) as cause:
         message = f"feature '{name}': a value cannot be serialized: {cause}"
         raise InvalidInputError(message, "invalid_value") from cause
-    column = pa.array(messages, _stream.MESSAGE)
     if number is None:
         return column
     return _either(number, pa.nulls(len(rows), number.fields[0].type), column)
@@ -222,7 +222,7 @@ def _times(times: list[datetime | None], *, needed: bool = False) -> pa.Array:
     """Times of rows, which are UTC where they are naive."""
     plain = set(map(type, times)) <= {datetime, type(None)}
     # Arrow is particular about what pandas' timestamps have beyond microseconds.
-    array = pa.array(times if plain else [_micros(time) for time in times], TIMESTAMP)
+    array = pa.array(times if plain else [_micros(time) for time in times], _stream.TIMESTAMP)
     if needed and array.null_count:
         text = "a row has no event timestamp"
         raise ValueError(text)

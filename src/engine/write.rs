@@ -1,4 +1,4 @@
-//! Writing record batches of serialized messages.
+//! Writing record batches of numbers and serialized messages.
 
 use std::collections::VecDeque;
 use std::sync::mpsc;

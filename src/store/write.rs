@@ -359,10 +359,12 @@ impl<'a> RowWriter<'a> {
     /// Statements for rows with values for these columns; mostly they are the last row's.
     fn statements_for(&mut self, cells: &[WrittenCell]) -> Result<Statements<'a>> {
         let columns = cells.iter().map(|cell| cell.position);
-        match self.statements.take() {
-            Some(statements) if statements.are_for(columns.clone()) => Ok(statements),
-            _ => Statements::prepare(self.txn.connection, &self.schema, columns.collect()),
+        if let Some(same) = self.statements.take_if(|known| known.are_for(columns.clone())) {
+            return Ok(same);
         }
+        // Back to the cache with them: one is the same for other columns.
+        self.statements = None;
+        Statements::prepare(self.txn.connection, &self.schema, columns.collect())
     }
 }
 

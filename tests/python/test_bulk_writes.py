@@ -34,8 +34,8 @@ def test_values_that_arrow_cannot_hold_in_one_array(harness, monkeypatch):
     """More than 2 GiB of a feature: here, of more than three rows."""
     view = make_view()
 
-    def limited(values):
-        column = messages(values)
+    def limited(serialized):
+        column = messages(serialized)
         return column if len(column) <= 3 else pa.chunked_array([column[:3], column[3:]])
 
     messages = protos._messages
@@ -43,6 +43,11 @@ def test_values_that_arrow_cannot_hold_in_one_array(harness, monkeypatch):
     rows = [(key(id=i), {"name": text(str(i)), "number": integer(i)}, at(0)) for i in range(50)]
     harness.write(view, *rows)
     assert harness.read(view, *(row[0] for row in rows)) == [(at(0), row[1]) for row in rows]
+    count = protos._ROWS_FOR_NUMBERS
+    of_another_type = [(key(id=i), {"number": text(str(i))}, at(1)) for i in range(count)]
+    harness.write(view, *of_another_type)
+    found = harness.read(view, *(row[0] for row in of_another_type), features=["number"])
+    assert found == [(at(1), row[1]) for row in of_another_type]
 
 
 def test_large_rows_are_few_in_a_batch(harness):
