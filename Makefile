@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup build demo test test-rust test-python lint format bench bench-stores \
+.PHONY: help setup build dev one demo test test-rust test-python lint format bench bench-stores \
 	bench-peers clean
 
 help:
 	@echo "setup   make $(VENV) with all that development needs, and build the extension into it"
+	@echo "dev     a debug build, in a fraction of the time; the tests accept it"
+	@echo "one     one Rust or Python test: make one T=name"
 	@echo "demo    the main job: apply, materialize, read, search, SQL"
 	@echo "test    every test, Rust and Python"
 	@echo "lint    formatting, clippy, ruff, mypy, stubs"
@@ -28,6 +30,15 @@ setup: build
 
 build: $(BIN)/maturin
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+
+dev: $(BIN)/maturin
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet
+
+# Python's tests first, on the build that is there; the core's where no Python test has that name.
+one: $(BIN)/maturin
+	@test -n "$(T)" || { echo "which test? make one T=name"; exit 2; }
+	@$(BIN)/python -m pytest -q -k "$(T)" || { \
+		status=$$?; test $$status -eq 5 || exit $$status; cargo test --no-default-features "$(T)"; }
 
 demo: build
 	$(BIN)/python examples/quickstart/demo.py demo
@@ -66,7 +77,7 @@ bench-stores: build
 	$(BIN)/python benches/documents.py
 	$(BIN)/python benches/serve.py
 
-bench-peers: build bench-stores
+bench-peers: bench-stores
 	$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/peers.py --plot docs/recall.svg
 	$(BIN)/python benches/cold_start.py
