@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup build dev one demo test test-rust test-python lint format bench bench-stores \
+# How long each of the long loops of `make soak` runs.
+SOAK_MINUTES ?= 10
+
+.PHONY: help setup build dev one demo soak test test-rust test-python lint format bench bench-stores \
 	bench-peers clean
 
 help:
@@ -13,6 +16,7 @@ help:
 	@echo "one     one Rust or Python test: make one T=name"
 	@echo "demo    the main job: apply, materialize, read, search, SQL"
 	@echo "test    every test, Rust and Python"
+	@echo "soak    long loops that look for lost rows: SOAK_MINUTES=$(SOAK_MINUTES) each"
 	@echo "lint    formatting, clippy, ruff, mypy, stubs"
 	@echo "format  format the code"
 	@echo "bench   benchmarks"
@@ -50,6 +54,10 @@ test-rust:
 
 test-python: build
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: build
+	for loop in tests/soak/*.py; do \
+		echo "== $$loop"; $(BIN)/python $$loop $(SOAK_MINUTES) || exit 1; done
 
 lint: build
 	cargo fmt --check
