@@ -100,10 +100,21 @@ def steps(seed):
     yield "write", chance.sample(range(BULK + 200), SMALL)
 
 
+def open_native(harness, view):
+    """A view by the native API, without a registry."""
+    from feast_vector.native import VectorView
+
+    registry = type("Registry", (), {"get_any_feature_view": lambda *_, **__: view})
+    provider = type("Provider", (), {"online_store": harness.store})
+    store = type("Store", (), {"_get_provider": lambda _: provider()})()
+    store.config, store.project = harness.config, harness.config.project
+    store.registry = registry()
+    return VectorView(store, view.name)
+
+
 def view_of(folder, durability):
     """The view of the workload's store, as a client of its own opens it."""
     from conftest import make_harness, vector_view
-    from feast_vector.native import VectorView
 
     harness = make_harness(
         Path(folder),
@@ -112,19 +123,7 @@ def view_of(folder, durability):
         index_builds="on_demand",
         text_search_enabled=True,
     )
-    view = vector_view(length=DIM, metric="L2")
-    registry = type("Registry", (), {"get_any_feature_view": lambda *_, **__: view})
-    feast = type(
-        "Store",
-        (),
-        {
-            "config": harness.config,
-            "project": harness.config.project,
-            "registry": registry(),
-            "_get_provider": lambda _: type("Provider", (), {"online_store": harness.store})(),
-        },
-    )()
-    return harness, VectorView(feast, "items")
+    return harness, open_native(harness, vector_view(length=DIM, metric="L2"))
 
 
 def table_of(ids, batch):
