@@ -234,9 +234,7 @@ fn open_parts(
         if is_for_another || (job.is_suspect && part.segment.verify().is_err()) {
             return None;
         }
-        for row_id in changed {
-            part.bury(*row_id).ok()?;
-        }
+        part.bury(changed).ok()?;
         parts.push(part);
     }
     Some(parts)

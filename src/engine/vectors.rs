@@ -213,9 +213,7 @@ pub(super) fn open_part(
     let report: serde_json::Value = serde_json::from_str(&entry.report).unwrap_or_default();
     let exact = report["exact"].as_bool().unwrap_or(false);
     let mut part = Part::new(segment, Probes::from_json(&report["probes"]), exact);
-    for row_id in &entry.dead {
-        part.bury(*row_id)?;
-    }
+    part.bury(&entry.dead)?;
     Ok(part)
 }
 
@@ -287,9 +285,7 @@ impl VectorCache {
         // Taken out of the cache, so that an error on the way leaves none that is half done.
         let mut vectors = self.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
         for part in &mut self.parts {
-            for row_id in row_ids {
-                part.bury(*row_id).map_err(|damage| damaged(&damage))?;
-            }
+            part.bury(row_ids).map_err(|damage| damaged(&damage))?;
         }
         // Vectors that are still there stay in their place.
         let mut gone: HashSet<i64> = row_ids.iter().copied().collect();

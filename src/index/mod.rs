@@ -3,7 +3,7 @@
 //!
 //! * `resident`: the vectors of a (view, feature, length) that no index file has;
 //! * `rows`: the scalars of a view that filters compare;
-//! * `segment`, `format`, `file`: index files;
+//! * `segment`, `format`, `file`: index files; `lookup`: where rows are in them;
 //! * `staging`, `build`, `write`, `measure`, `probes`: making them; `plan`: when what is built;
 //! * `aimed`, `search`: searching them; `set`: segments and resident vectors together.
 
@@ -11,6 +11,7 @@ mod aimed;
 mod build;
 mod file;
 mod format;
+mod lookup;
 mod measure;
 mod plan;
 mod probes;

@@ -170,9 +170,14 @@ impl<'a, T: Real> Search<'a, T> {
         self.is_in_time(part, position)
     }
 
-    fn is_in_time(&self, part: &Part, position: usize) -> Result<bool, Damage> {
+    /// Whether some row of the segment may be out of time.
+    fn tests_times(&self, part: &Part) -> bool {
         let header = part.segment.header();
-        if self.scope.now < header.least_expiry && self.scope.not_before <= header.least_event {
+        self.scope.now >= header.least_expiry || self.scope.not_before > header.least_event
+    }
+
+    fn is_in_time(&self, part: &Part, position: usize) -> Result<bool, Damage> {
+        if !self.tests_times(part) {
             return Ok(true);
         }
         let meta = part.segment.meta(position)?;
@@ -188,14 +193,21 @@ impl<'a, T: Real> Search<'a, T> {
         let segment = &aimed.part.segment;
         let (coded, padded) = (segment.header().coded, segment.header().padded());
         let mut positions = Vec::with_capacity(rows.len());
-        for row_id in rows.iter() {
-            if let Some(position) = segment.position(row_id)?
-                && position < coded
-                && !aimed.part.is_dead(position)
-                && self.is_in_time(aimed.part, position)?
-            {
+        segment.positions(rows.iter(), |position| {
+            if position < coded && !aimed.part.is_dead(position) {
                 positions.push(position as u32);
             }
+        })?;
+        // In the order in which they are in the file.
+        positions.sort_unstable();
+        if self.tests_times(aimed.part) {
+            let mut in_time = Vec::with_capacity(positions.len());
+            for position in positions {
+                if self.is_in_time(aimed.part, position as usize)? {
+                    in_time.push(position);
+                }
+            }
+            positions = in_time;
         }
         let mut lists: Vec<Option<List>> = vec![None; segment.header().lists];
         for (at, &position) in positions.iter().enumerate() {

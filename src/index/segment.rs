@@ -162,9 +162,22 @@ impl Segment {
         }
         let first = (range.start - HEADER_BYTES) / CHUNK_BYTES;
         let last = (range.end - 1 - HEADER_BYTES) / CHUNK_BYTES;
-        for chunk in first..=last {
-            if self.checked[chunk / 64].load(Relaxed) >> (chunk % 64) & 1 == 0 {
-                self.check_chunk(chunk)?;
+        if first == last {
+            let is_checked = self.checked[first / 64].load(Relaxed) >> (first % 64) & 1 == 1;
+            return if is_checked { Ok(()) } else { self.check_chunk(first) };
+        }
+        self.check_chunks(first, last)
+    }
+
+    /// The same for many chunks, of which 64 are found to be checked at a time.
+    fn check_chunks(&self, first: usize, last: usize) -> Result<(), Damage> {
+        for word in first / 64..=last / 64 {
+            let wanted = u64::MAX << first.saturating_sub(word * 64)
+                & u64::MAX >> (word * 64 + 63).saturating_sub(last);
+            let mut missing = wanted & !self.checked[word].load(Relaxed);
+            while missing != 0 {
+                self.check_chunk(word * 64 + missing.trailing_zeros() as usize)?;
+                missing &= missing - 1;
             }
         }
         Ok(())
@@ -185,7 +198,11 @@ impl Segment {
 
     /// Items of a section.
     #[inline]
-    fn numbers<N: Pod>(&self, section: Section, items: Range<usize>) -> Result<&[N], Damage> {
+    pub(super) fn numbers<N: Pod>(
+        &self,
+        section: Section,
+        items: Range<usize>,
+    ) -> Result<&[N], Damage> {
         let start = self.layout.range(section).start;
         let range = start + items.start * size_of::<N>()..start + items.end * size_of::<N>();
         self.check(range.clone())?;
@@ -291,30 +308,6 @@ impl Segment {
     pub fn vector<T: Real>(&self, position: usize) -> Result<&[T], Damage> {
         let stride = self.header.stride();
         self.numbers(Section::Vectors, position * stride..(position + 1) * stride)
-    }
-
-    /// The position of a row, if it is in the segment.
-    pub fn position(&self, row_id: i64) -> Result<Option<usize>, Damage> {
-        let rows = self.header.rows;
-        let sorted: &[i64] = if self.header.ordered {
-            self.numbers(Section::RowIds, 0..rows)?
-        } else {
-            self.numbers(Section::SortedIds, 0..rows)?
-        };
-        // Where ids have no gaps, the first guess is right.
-        let guess = sorted.first().map_or(0, |first| row_id.wrapping_sub(*first).max(0) as usize);
-        let at = match sorted.get(guess) {
-            Some(found) if *found == row_id => guess,
-            _ => match sorted.binary_search(&row_id) {
-                Ok(at) => at,
-                Err(_) => return Ok(None),
-            },
-        };
-        if self.header.ordered {
-            return Ok(Some(at));
-        }
-        let position = self.numbers::<u32>(Section::SortedPositions, at..at + 1)?[0] as usize;
-        if position < rows { Ok(Some(position)) } else { Err(Damage::new("a position is wrong")) }
     }
 
     /// The same, of any content, for a hint to the CPU.

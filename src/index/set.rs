@@ -37,19 +37,19 @@ impl Part {
         self.dead.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
     }
 
-    /// Takes note that a row was deleted or written anew.
-    pub fn bury(&mut self, row_id: i64) -> Result<(), Damage> {
-        let Some(position) = self.segment.position(row_id)? else {
-            return Ok(());
-        };
-        if !self.is_dead(position) {
-            let words = self.segment.header().rows.div_ceil(64);
-            let dead = Arc::make_mut(&mut self.dead);
-            dead.resize(words, 0);
-            dead[position / 64] |= 1 << (position % 64);
-            self.live -= 1;
-        }
-        Ok(())
+    /// Takes note that these rows, in ascending order, were deleted or rewritten.
+    pub fn bury(&mut self, row_ids: &[i64]) -> Result<(), Damage> {
+        let words = self.segment.header().rows.div_ceil(64);
+        let (dead, live) = (&mut self.dead, &mut self.live);
+        self.segment.positions(row_ids.iter().copied(), |position| {
+            let bit = 1 << (position % 64);
+            if dead.get(position / 64).is_none_or(|word| word & bit == 0) {
+                let dead = Arc::make_mut(dead);
+                dead.resize(words, 0);
+                dead[position / 64] |= bit;
+                *live -= 1;
+            }
+        })
     }
 }
 

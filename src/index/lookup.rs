@@ -1,0 +1,97 @@
+//! Where rows are in a segment.
+
+use super::format::Section;
+use super::{Damage, Segment};
+
+impl Segment {
+    /// The position of a row, if it is in the segment.
+    pub fn position(&self, row_id: i64) -> Result<Option<usize>, Damage> {
+        let mut found = None;
+        self.positions(std::iter::once(row_id), |position| found = Some(position))?;
+        Ok(found)
+    }
+
+    /// Calls `each` with the position of every one of these rows that is in the segment. The cost
+    /// of a row does not grow with the segment where they come in ascending order.
+    pub fn positions(
+        &self,
+        row_ids: impl IntoIterator<Item = i64>,
+        mut each: impl FnMut(usize),
+    ) -> Result<(), Damage> {
+        let (rows, is_ordered) = (self.header().rows, self.header().ordered);
+        let section = if is_ordered { Section::RowIds } else { Section::SortedIds };
+        let ids: &[i64] = self.numbers(section, 0..rows)?;
+        let mut from = 0;
+        for row_id in row_ids {
+            if from > 0 && ids[from - 1] >= row_id {
+                from = 0;
+            }
+            let (at, is_there) = find(ids, from, row_id);
+            from = at;
+            if !is_there {
+                continue;
+            }
+            let position = if is_ordered {
+                at
+            } else {
+                self.numbers::<u32>(Section::SortedPositions, at..at + 1)?[0] as usize
+            };
+            if position >= rows {
+                return Err(Damage::new("a position is wrong"));
+            }
+            each(position);
+        }
+        Ok(())
+    }
+}
+
+/// Where `id` is among these ascending ids, of which those before `from` are smaller; or where it
+/// would be, and that it is not there.
+fn find(ids: &[i64], from: usize, id: i64) -> (usize, bool) {
+    let Some(&first) = ids.get(from).filter(|first| **first <= id) else {
+        return (from, false);
+    };
+    // It cannot be further on than it would be if there were no gaps between the ids, and where
+    // there are few it is not far before that.
+    let mut high = from.saturating_add(id.abs_diff(first) as usize).min(ids.len() - 1);
+    if ids[high] <= id {
+        return if ids[high] == id { (high, true) } else { (high + 1, false) };
+    }
+    let (mut low, mut step) = (from, 1);
+    while high - low > step {
+        let probe = high - step;
+        if ids[probe] <= id {
+            low = probe;
+        } else {
+            (high, step) = (probe, step * 2);
+        }
+    }
+    match ids[low..high].binary_search(&id) {
+        Ok(at) => (low + at, true),
+        Err(at) => (low + at, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn ids_are_found_wherever_one_starts(
+            ids in proptest::collection::btree_set(-300i64..300, 1..200),
+            wild in proptest::collection::btree_set(proptest::prelude::any::<i64>(), 0..5),
+            asked in proptest::collection::vec(-310i64..310, 60),
+        ) {
+            let ids: Vec<i64> = ids.union(&wild).copied().collect();
+            for id in asked.iter().chain(&ids).chain(&[i64::MIN, i64::MAX]) {
+                let wanted = ids.binary_search(id);
+                let before = ids.partition_point(|other| other < id);
+                for from in [0, before / 2, before] {
+                    let found = find(&ids, from, *id);
+                    proptest::prop_assert_eq!(found, (before, wanted.is_ok()));
+                }
+            }
+        }
+    }
+}
