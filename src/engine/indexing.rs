@@ -14,7 +14,7 @@ use crate::index::{
 };
 use crate::schema::{Column, VectorIndexSpec, ViewId};
 use crate::store::{
-    Changes, IndexId, IndexState, SegmentEntry, Snapshot, Store, StoredVector, TableState,
+    Changes, IndexId, IndexState, RowRuns, SegmentEntry, Snapshot, Store, StoredVector, TableState,
 };
 use crate::vector::{Metric, Real, RowMeta};
 
@@ -234,7 +234,7 @@ fn open_parts(
         if is_for_another || (job.is_suspect && part.segment.verify().is_err()) {
             return None;
         }
-        part.bury(changed).ok()?;
+        part.bury(RowRuns::of(changed).iter()).ok()?;
         parts.push(part);
     }
     Some(parts)
@@ -257,8 +257,9 @@ fn select(
         if merged.contains(&at) {
             rows.extend(live.into_iter().map(|(_, row_id)| *row_id));
         } else {
-            entry.dead = dead.into_iter().map(|(_, row_id)| *row_id).collect();
-            entry.dead.sort_unstable();
+            let mut dead: Vec<i64> = dead.into_iter().map(|(_, row_id)| *row_id).collect();
+            dead.sort_unstable();
+            entry.dead = RowRuns::of(&dead);
             kept.push(entry);
         }
     }
@@ -343,7 +344,7 @@ fn publish(
             segment_id: 0,
             file: built.file,
             stamp: built.part.segment.header().stamp,
-            dead: Vec::new(),
+            dead: RowRuns::default(),
             report: told.to_string(),
         });
         report = Some(told);

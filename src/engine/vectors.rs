@@ -12,7 +12,9 @@ use crate::index::{
     Damage, How, Part, Probes, Resident, Segment, SegmentSize, Strategy, VectorSet, measure,
 };
 use crate::schema::{Column, Element, ViewId};
-use crate::store::{Changes, IndexId, Micros, SegmentEntry, Snapshot, StoredVector, TableState};
+use crate::store::{
+    Changes, IndexId, Micros, RowRuns, SegmentEntry, Snapshot, StoredVector, TableState,
+};
 use crate::vector::{Hit, Metric, Query, Real, RowMeta};
 
 /// What is known of vectors, by (view, feature, length).
@@ -213,7 +215,7 @@ pub(super) fn open_part(
     let report: serde_json::Value = serde_json::from_str(&entry.report).unwrap_or_default();
     let exact = report["exact"].as_bool().unwrap_or(false);
     let mut part = Part::new(segment, Probes::from_json(&report["probes"]), exact);
-    part.bury(&entry.dead)?;
+    part.bury(entry.dead.iter())?;
     Ok(part)
 }
 
@@ -284,8 +286,9 @@ impl VectorCache {
     ) -> Result<()> {
         // Taken out of the cache, so that an error on the way leaves none that is half done.
         let mut vectors = self.vectors.take().unwrap_or_else(|| Vectors::new(column, length));
+        let runs = RowRuns::of(row_ids);
         for part in &mut self.parts {
-            part.bury(row_ids).map_err(|damage| damaged(&damage))?;
+            part.bury(runs.iter()).map_err(|damage| damaged(&damage))?;
         }
         // Vectors that are still there stay in their place.
         let mut gone: HashSet<i64> = row_ids.iter().copied().collect();

@@ -1,5 +1,7 @@
 //! Where rows are in a segment.
 
+use std::ops::Range;
+
 use super::format::Section;
 use super::{Damage, Segment};
 
@@ -18,9 +20,7 @@ impl Segment {
         row_ids: impl IntoIterator<Item = i64>,
         mut each: impl FnMut(usize),
     ) -> Result<(), Damage> {
-        let (rows, is_ordered) = (self.header().rows, self.header().ordered);
-        let section = if is_ordered { Section::RowIds } else { Section::SortedIds };
-        let ids: &[i64] = self.numbers(section, 0..rows)?;
+        let ids = self.sorted_ids()?;
         let mut from = 0;
         for row_id in row_ids {
             if from > 0 && ids[from - 1] >= row_id {
@@ -28,20 +28,52 @@ impl Segment {
             }
             let (at, is_there) = find(ids, from, row_id);
             from = at;
-            if !is_there {
-                continue;
+            if is_there {
+                each(self.position_of(at)?);
             }
-            let position = if is_ordered {
-                at
-            } else {
-                self.numbers::<u32>(Section::SortedPositions, at..at + 1)?[0] as usize
-            };
-            if position >= rows {
-                return Err(Damage::new("a position is wrong"));
-            }
-            each(position);
         }
         Ok(())
+    }
+
+    /// The same for runs of rows; rows that are not in the segment cost nothing, however many.
+    pub fn positions_in_runs(
+        &self,
+        runs: impl IntoIterator<Item = Range<i64>>,
+        mut each: impl FnMut(usize),
+    ) -> Result<(), Damage> {
+        let ids = self.sorted_ids()?;
+        let mut from = 0;
+        for run in runs {
+            if from > 0 && ids[from - 1] >= run.start {
+                from = 0;
+            }
+            from = find(ids, from, run.start).0;
+            while ids.get(from).is_some_and(|id| *id < run.end) {
+                each(self.position_of(from)?);
+                from += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn sorted_ids(&self) -> Result<&[i64], Damage> {
+        let is_ordered = self.header().ordered;
+        let section = if is_ordered { Section::RowIds } else { Section::SortedIds };
+        self.numbers(section, 0..self.header().rows)
+    }
+
+    /// The position of the row whose id is at this place among the sorted ones.
+    #[inline]
+    fn position_of(&self, at: usize) -> Result<usize, Damage> {
+        if self.header().ordered {
+            return Ok(at);
+        }
+        let position = self.numbers::<u32>(Section::SortedPositions, at..at + 1)?[0] as usize;
+        if position < self.header().rows {
+            Ok(position)
+        } else {
+            Err(Damage::new("a position is wrong"))
+        }
     }
 }
 

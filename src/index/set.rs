@@ -1,5 +1,6 @@
 //! All vectors of a feature as of one moment: those in segments, and those in memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::probes::Probes;
@@ -37,11 +38,11 @@ impl Part {
         self.dead.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
     }
 
-    /// Takes note that these rows, in ascending order, were deleted or rewritten.
-    pub fn bury(&mut self, row_ids: &[i64]) -> Result<(), Damage> {
+    /// Takes note that the rows of these runs, in ascending order, were deleted or rewritten.
+    pub fn bury(&mut self, runs: impl IntoIterator<Item = Range<i64>>) -> Result<(), Damage> {
         let words = self.segment.header().rows.div_ceil(64);
         let (dead, live) = (&mut self.dead, &mut self.live);
-        self.segment.positions(row_ids.iter().copied(), |position| {
+        self.segment.positions_in_runs(runs, |position| {
             let bit = 1 << (position % 64);
             if dead.get(position / 64).is_none_or(|word| word & bit == 0) {
                 let dead = Arc::make_mut(dead);

@@ -55,7 +55,7 @@ impl Engine {
         };
         let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
             .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
-        let store = StoreOptions { path, durability, busy_timeout };
+        let store = StoreOptions { durability, busy_timeout, ..StoreOptions::new(path) };
         let options = EngineOptions { search_threads, builds_indexes };
         Ok(Self { engine: crate::engine::Engine::new(store, options) })
     }

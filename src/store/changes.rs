@@ -1,27 +1,56 @@
-//! The change log: which rows each transaction wrote or deleted. What is resident follows it.
+//! The change log: which rows each transaction wrote or deleted. What is resident follows it, and
+//! so do index files.
 //!
-//! A record's `row_ids` are runs in ascending order, as LEB128 varints: the gap from the end of
-//! the run before (from 0 for the first), then the run's length. Bulk loads are a few bytes.
+//! A log that has grown long is shortened a little by each write: first records that no index
+//! needs are dropped, the oldest first; what an index still needs is merged, so that rows which
+//! change again and again are in it once; and where that is not enough, the oldest records go
+//! whoever needs them, who then reads everything.
 
 use rusqlite::params;
 
 use super::catalog::TableState;
 use super::connections::{Snapshot, WriteTxn};
-use crate::error::{Error, ErrorKind, Result};
+use super::runs::RowRuns;
+use crate::error::Result;
+use crate::schema::quote;
 
-/// A table's records are dropped when they exceed this; who is behind then reads everything anew.
-/// (Little in tests, so that they get there.)
-const MAX_LOG_BYTES: i64 = if cfg!(test) { 64 } else { 4 << 20 };
+/// Bytes of a record besides its row ids: its row in the log and in the log's index.
+const RECORD_BYTES: i64 = 40;
 
-/// No transaction writes more rows than this in one run.
-const MAX_RUN: i64 = 1 << 31;
+/// So few changes are followed without asking how many rows there are.
+const FEW: u64 = 1 << 16;
+
+/// How long the change log of a table may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeLogOptions {
+    /// Bytes of records that are kept for readers, whether an index needs them or not.
+    pub keep_bytes: i64,
+    /// Bytes of records that are kept at most; an index that needs more is not followed any more.
+    pub most_bytes: i64,
+    /// Records that one write drops or merges at most.
+    pub records_per_write: usize,
+    /// Bytes of row ids that records are merged up to.
+    pub merged_bytes: i64,
+}
+
+impl Default for ChangeLogOptions {
+    /// 4 MiB for readers, 16 MiB at most.
+    fn default() -> Self {
+        Self {
+            keep_bytes: 4 << 20,
+            most_bytes: 16 << 20,
+            records_per_write: 256,
+            merged_bytes: 64 << 10,
+        }
+    }
+}
 
 /// What has happened to a table's rows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changes {
     /// These rows were written or deleted, each named once, in ascending order.
     Rows(Vec<i64>),
-    /// The log does not reach back that far.
+    /// The log does not reach back that far, or names more rows than there are to read.
     Unknown,
 }
 
@@ -35,14 +64,30 @@ impl Snapshot<'_> {
             "SELECT row_ids FROM _feast_vector_changes WHERE table_id = ?1 AND seq > ?2",
         )?;
         let mut rows = statement.query(params![table.schema.table_id, seq])?;
-        let mut row_ids = Vec::new();
+        let mut runs = RowRuns::default();
         while let Some(row) = rows.next()? {
-            unpack(row.get_ref(0)?.as_blob().unwrap_or_default(), &mut row_ids)?;
+            runs.add_packed(row.get_ref(0)?.as_blob()?)?;
         }
-        row_ids.sort_unstable();
-        row_ids.dedup();
-        Ok(Changes::Rows(row_ids))
+        runs.settle();
+        if runs.len() > FEW && runs.len() > self.greatest_row_id(table)? {
+            return Ok(Changes::Unknown);
+        }
+        Ok(Changes::Rows(runs.row_ids()))
     }
+
+    /// The greatest `row_id`, which is at least the number of rows.
+    fn greatest_row_id(&self, table: &TableState) -> Result<u64> {
+        let sql = format!("SELECT max(row_id) FROM {}", quote(&table.schema.sql_name));
+        let greatest: Option<i64> = self.connection.query_row(&sql, [], |row| row.get(0))?;
+        Ok(greatest.unwrap_or(0).max(0).cast_unsigned())
+    }
+}
+
+/// A record of the log.
+struct Record {
+    seq: i64,
+    /// Bytes of its row ids.
+    length: i64,
 }
 
 impl WriteTxn<'_> {
@@ -50,8 +95,8 @@ impl WriteTxn<'_> {
     pub(super) fn log_rows(&self, table_id: i64, row_ids: &mut Vec<i64>) -> Result<()> {
         row_ids.sort_unstable();
         row_ids.dedup();
-        let packed = pack(row_ids);
-        let length = packed.len() as i64;
+        let packed = RowRuns::of(row_ids).pack();
+        let added = packed.len() as i64 + RECORD_BYTES;
         self.connection
             .prepare_cached(
                 "INSERT INTO _feast_vector_changes (table_id, op, row_ids)
@@ -65,74 +110,144 @@ impl WriteTxn<'_> {
                 "UPDATE _feast_vector_tables SET last_seq = ?2, log_bytes = log_bytes + ?3
                  WHERE table_id = ?1 RETURNING log_bytes",
             )?
-            .query_row(params![table_id, seq, length], |row| row.get(0))?;
-        if log_bytes > MAX_LOG_BYTES {
-            self.connection.execute(
-                "DELETE FROM _feast_vector_changes WHERE table_id = ?1 AND seq < ?2",
-                params![table_id, seq],
-            )?;
-            self.connection.execute(
-                "UPDATE _feast_vector_tables SET log_start = ?2 - 1, log_bytes = ?3
-                 WHERE table_id = ?1",
-                params![table_id, seq, length],
-            )?;
+            .query_row(params![table_id, seq, added], |row| row.get(0))?;
+        let options = self.store.options.change_log;
+        if log_bytes <= options.keep_bytes {
+            return Ok(());
+        }
+        // Not by every write: there has to be something to merge.
+        let step = options.merged_bytes / 16;
+        if !self.drop_records(table_id, log_bytes)?
+            && log_bytes / step != (log_bytes - added) / step
+        {
+            self.merge_records(table_id, log_bytes)?;
         }
         Ok(())
     }
-}
 
-pub(super) fn pack(sorted: &[i64]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut end = 0;
-    for run in sorted.chunk_by(|a, b| a + 1 == *b) {
-        prost::encoding::encode_varint((run[0] - end).cast_unsigned(), &mut out);
-        prost::encoding::encode_varint(run.len() as u64, &mut out);
-        end = run[0] + run.len() as i64;
-    }
-    out
-}
-
-pub(super) fn unpack(mut packed: &[u8], row_ids: &mut Vec<i64>) -> Result<()> {
-    let damaged = || Error::new(ErrorKind::Damaged, "a record of the change log is broken");
-    let mut next = |from: i64| {
-        let step = prost::encoding::decode_varint(&mut packed).map_err(|_| damaged())?;
-        let to = i64::try_from(step).ok().and_then(|step| from.checked_add(step));
-        Ok::<_, Error>((to.ok_or_else(damaged)?, packed.is_empty()))
-    };
-    let mut end = 0;
-    let mut done = false;
-    while !done {
-        let start = next(end)?.0;
-        (end, done) = next(start)?;
-        if end - start > MAX_RUN {
-            return Err(damaged());
-        }
-        row_ids.extend(start..end);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_come_back() {
-        for ids in [vec![1], vec![1, 2, 3, 9, 10, 500], (1..=100_000).collect()] {
-            let packed = pack(&ids);
-            let mut back = Vec::new();
-            unpack(&packed, &mut back).unwrap();
-            assert_eq!(back, ids);
-        }
-        assert!(pack(&(1..=100_000).collect::<Vec<_>>()).len() < 6);
-        assert!(unpack(&[0x80], &mut Vec::new()).is_err());
+    /// Drops records that are too many, the oldest first; false if all are needed.
+    fn drop_records(&self, table_id: i64, mut log_bytes: i64) -> Result<bool> {
+        let options = self.store.options.change_log;
+        let needed = self.indexed_changes(table_id)?.into_iter().min().unwrap_or(i64::MAX);
+        let mut last = None;
+        self.records(table_id, &mut |record| {
+            let is_needed = record.seq >= needed;
+            let most = if is_needed { options.most_bytes } else { options.keep_bytes };
+            if log_bytes <= most {
+                return false;
+            }
+            log_bytes -= record.length + RECORD_BYTES;
+            last = Some(record.seq);
+            true
+        })?;
+        let Some(last) = last else {
+            return Ok(false);
+        };
+        self.connection
+            .prepare_cached("DELETE FROM _feast_vector_changes WHERE table_id = ?1 AND seq <= ?2")?
+            .execute([table_id, last])?;
+        self.connection
+            .prepare_cached(
+                "UPDATE _feast_vector_tables SET log_start = ?2, log_bytes = ?3
+                 WHERE table_id = ?1",
+            )?
+            // Older versions counted fewer bytes for a record.
+            .execute([table_id, last, log_bytes.max(0)])?;
+        Ok(true)
     }
 
-    proptest::proptest! {
-        #[test]
-        fn broken_records_are_errors(packed in proptest::collection::vec(0u8..4, 1..30)) {
-            let mut row_ids = Vec::new();
-            proptest::prop_assert_eq!(unpack(&packed, &mut row_ids).is_ok(), packed.len() % 2 == 0);
+    /// Merges the first adjacent records that are small into the last of them.
+    fn merge_records(&self, table_id: i64, log_bytes: i64) -> Result<()> {
+        let options = self.store.options.change_log;
+        let indexed = self.indexed_changes(table_id)?;
+        let mut run: Vec<Record> = Vec::new();
+        let (mut length, mut behind) = (0, 0);
+        self.all_records(table_id, &mut |record| {
+            behind += record.length + RECORD_BYTES;
+            // Readers that are not far behind find every record where it was.
+            let is_recent = log_bytes - behind < options.keep_bytes / 2;
+            let is_small = record.length <= options.merged_bytes / 2;
+            let has_room = run.len() < options.records_per_write
+                && length + record.length <= options.merged_bytes;
+            // An index's own record stays the last of what it covers.
+            let is_closed = run.last().is_some_and(|last| indexed.contains(&last.seq));
+            if is_recent || !is_small || !has_room || is_closed {
+                if is_recent || run.len() > 1 {
+                    return false;
+                }
+                run.clear();
+                length = 0;
+            }
+            if is_small {
+                length += record.length;
+                run.push(record);
+            }
+            true
+        })?;
+        let [first, .., last] = run.as_slice() else {
+            return Ok(());
+        };
+        let mut runs = RowRuns::default();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT row_ids FROM _feast_vector_changes
+             WHERE table_id = ?1 AND seq BETWEEN ?2 AND ?3",
+        )?;
+        let mut rows = statement.query([table_id, first.seq, last.seq])?;
+        while let Some(row) = rows.next()? {
+            runs.add_packed(row.get_ref(0)?.as_blob()?)?;
         }
+        drop(rows);
+        runs.settle();
+        let packed = runs.pack();
+        let freed = length - packed.len() as i64 + (run.len() as i64 - 1) * RECORD_BYTES;
+        self.connection
+            .prepare_cached(
+                "DELETE FROM _feast_vector_changes
+                 WHERE table_id = ?1 AND seq >= ?2 AND seq < ?3",
+            )?
+            .execute([table_id, first.seq, last.seq])?;
+        self.connection
+            .prepare_cached("UPDATE _feast_vector_changes SET row_ids = ?2 WHERE seq = ?1")?
+            .execute(params![last.seq, packed])?;
+        self.connection
+            .prepare_cached(
+                "UPDATE _feast_vector_tables SET log_bytes = max(log_bytes - ?2, 0)
+                 WHERE table_id = ?1",
+            )?
+            .execute([table_id, freed])?;
+        Ok(())
+    }
+
+    /// The last changes that the table's indexes cover.
+    fn indexed_changes(&self, table_id: i64) -> Result<Vec<i64>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq FROM _feast_vector_indexes WHERE table_id = ?1")?;
+        let changes = statement.query_map([table_id], |row| row.get(0))?;
+        Ok(changes.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The oldest records, as many as one write may drop, as long as `each` says yes.
+    fn records(&self, table_id: i64, each: &mut dyn FnMut(Record) -> bool) -> Result<()> {
+        let mut left = self.store.options.change_log.records_per_write;
+        self.all_records(table_id, &mut |record| {
+            left = left.saturating_sub(1);
+            each(record) && left > 0
+        })
+    }
+
+    /// All records, the oldest first, as long as `each` says yes.
+    fn all_records(&self, table_id: i64, each: &mut dyn FnMut(Record) -> bool) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq, length(row_ids) FROM _feast_vector_changes
+             WHERE table_id = ?1 ORDER BY seq",
+        )?;
+        let mut rows = statement.query([table_id])?;
+        while let Some(row) = rows.next()? {
+            if !each(Record { seq: row.get(0)?, length: row.get(1)? }) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

@@ -23,7 +23,7 @@ const IDLE_READERS: usize = 16;
 /// A database file: cheap to create, connected on first use, safe to share between threads.
 #[derive(Debug)]
 pub struct Store {
-    options: StoreOptions,
+    pub(super) options: StoreOptions,
     readers: Mutex<Vec<FileConnection>>,
     writer: Mutex<Option<Writer>>,
     /// Dropped after the connections; the last of them to close leaves no log.

@@ -3,7 +3,8 @@
 //! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
-//! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed;
+//! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
+//!   in `runs` of row ids;
 //! * `segments`: the manifest of index files;
 //! * `text`: the full-text index; `sql`: SQL that a caller brings.
 //!
@@ -21,6 +22,7 @@ mod errors;
 mod lock;
 mod open;
 mod read;
+mod runs;
 mod scalars;
 mod segments;
 mod sql;
@@ -31,15 +33,18 @@ mod vectors;
 mod write;
 
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod tests;
 
 pub use catalog::TableState;
-pub use changes::Changes;
+pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use lock::BuilderLock;
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
 pub(crate) use read::no_rows;
 pub use read::{RowKey, Rows};
+pub use runs::RowRuns;
 pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::SqlValue;
 pub use text::TextPlan;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::catalog;
+use super::changes::ChangeLogOptions;
 use super::lock::LockFile;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -63,6 +64,8 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// How long a writer waits for other writers.
     pub busy_timeout: Duration,
+    /// How long the change log of a table may grow.
+    pub change_log: ChangeLogOptions,
 }
 
 impl StoreOptions {
@@ -72,6 +75,7 @@ impl StoreOptions {
             path: path.into(),
             durability: Durability::Full,
             busy_timeout: Duration::from_secs(30),
+            change_log: ChangeLogOptions::default(),
         }
     }
 }

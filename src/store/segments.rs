@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::changes::{pack, unpack};
 use super::connections::{Snapshot, WriteTxn};
+use super::runs::RowRuns;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const CREATE: &str = "
@@ -56,8 +56,8 @@ pub struct SegmentEntry {
     pub file: String,
     /// What its file has to say of itself.
     pub stamp: u64,
-    /// Rows of it that were deleted or rewritten up to `seq`, in ascending order.
-    pub dead: Vec<i64>,
+    /// Rows of it that were deleted or rewritten up to `seq`.
+    pub dead: RowRuns,
     /// How it was built and what was measured; JSON.
     pub report: String,
 }
@@ -80,16 +80,11 @@ impl Snapshot<'_> {
         let mut rows = statement.query(key)?;
         let mut segments = Vec::new();
         while let Some(row) = rows.next()? {
-            let mut dead = Vec::new();
-            let packed = row.get_ref(3)?.as_blob().unwrap_or_default();
-            if !packed.is_empty() {
-                unpack(packed, &mut dead)?;
-            }
             segments.push(SegmentEntry {
                 segment_id: row.get(0)?,
                 file: row.get(1)?,
                 stamp: row.get::<_, i64>(2)?.cast_unsigned(),
-                dead,
+                dead: RowRuns::unpack(row.get_ref(3)?.as_blob()?)?,
                 report: row.get(4)?,
             });
         }
@@ -137,7 +132,7 @@ impl WriteTxn<'_> {
                     id.dim as i64,
                     segment.file,
                     segment.stamp.cast_signed(),
-                    if segment.dead.is_empty() { Vec::new() } else { pack(&segment.dead) },
+                    segment.dead.pack(),
                     segment.report,
                 ],
             )?;

@@ -1,0 +1,175 @@
+//! What grows, and the bounds that hold it.
+
+use std::collections::BTreeSet;
+
+use super::tests::{spec, write};
+use super::*;
+
+fn store_with(folder: &tempfile::TempDir, change_log: ChangeLogOptions) -> Store {
+    Store::new(StoreOptions { change_log, ..StoreOptions::new(folder.path().join("online.db")) })
+}
+
+fn small_log() -> ChangeLogOptions {
+    ChangeLogOptions {
+        keep_bytes: 2_000,
+        most_bytes: 6_000,
+        records_per_write: 8,
+        merged_bytes: 400,
+    }
+}
+
+fn table(store: &Store) -> TableState {
+    store.read(|snapshot| Ok(snapshot.table(&spec().id)?.unwrap())).unwrap()
+}
+
+fn changes(store: &Store, seq: i64) -> Changes {
+    store.read(|s| s.changes_since(&s.table(&spec().id)?.unwrap(), seq)).unwrap()
+}
+
+fn number(store: &Store, sql: &str) -> i64 {
+    store.read(|s| Ok(s.connection.query_row(sql, [], |row| row.get(0))?)).unwrap()
+}
+
+fn log_bytes(store: &Store) -> i64 {
+    let real =
+        number(store, "SELECT coalesce(sum(length(row_ids) + 40), 0) FROM _feast_vector_changes");
+    assert_eq!(number(store, "SELECT log_bytes FROM _feast_vector_tables"), real);
+    real
+}
+
+/// Has an index that covers all changes so far.
+fn publish(store: &Store) -> i64 {
+    let table = table(store);
+    let id = IndexId { table_id: table.schema.table_id, column_id: 2, dim: 3 };
+    let segment = SegmentEntry {
+        segment_id: 0,
+        file: format!("{}.seg", table.last_seq),
+        stamp: 1,
+        dead: RowRuns::of(&[1, 2, 7]),
+        report: "{}".to_owned(),
+    };
+    let index = IndexState { seq: table.last_seq, segments: vec![segment] };
+    store.write(|txn| txn.publish_index(id, &index)).unwrap();
+    assert_eq!(store.read(|s| s.index(id)).unwrap().unwrap().segments[0].dead.len(), 3);
+    table.last_seq
+}
+
+#[test]
+fn the_log_forgets_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, small_log());
+    write(&store, 1..4, "x").unwrap();
+    let first = table(&store).last_seq;
+    write(&store, [3, 1].into_iter(), "y").unwrap();
+    assert_eq!(changes(&store, first), Changes::Rows(vec![1, 3]));
+    assert_eq!(changes(&store, table(&store).last_seq), Changes::Rows(vec![]));
+    for step in 0..60 {
+        write(&store, [step, step * 7 % 41].into_iter(), "z").unwrap();
+        assert!(log_bytes(&store) <= small_log().keep_bytes);
+    }
+    assert_eq!(changes(&store, first), Changes::Unknown);
+    assert_eq!(changes(&store, table(&store).last_seq), Changes::Rows(vec![]));
+    assert!(table(&store).log_start > first);
+}
+
+#[test]
+fn what_an_index_covers_goes_first_and_the_index_is_followed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, small_log());
+    for round in 0..10 {
+        for step in 0..30 {
+            write(&store, [step, 100 + round].into_iter(), "x").unwrap();
+        }
+        let covered = publish(&store);
+        write(&store, [5, 300].into_iter(), "y").unwrap();
+        assert!(table(&store).log_start <= covered);
+        let Changes::Rows(rows) = changes(&store, covered) else { panic!("not followed") };
+        assert_eq!(rows.len(), 2);
+        assert!(log_bytes(&store) <= small_log().keep_bytes + 200);
+    }
+    assert!(table(&store).log_start > 0);
+}
+
+#[test]
+fn rows_that_change_again_and_again_are_in_the_log_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, small_log());
+    write(&store, 0..50, "x").unwrap();
+    let covered = publish(&store);
+    let mut expected = BTreeSet::new();
+    for step in 0..1_000 {
+        write(&store, std::iter::once(step * 7 % 20), "y").unwrap();
+        expected.insert(step * 7 % 20 + 1);
+        assert!(log_bytes(&store) <= small_log().most_bytes);
+        if step % 50 == 0 {
+            let Changes::Rows(rows) = changes(&store, covered) else { panic!("step {step}") };
+            assert!(rows.iter().copied().eq(expected.iter().copied()), "step {step}");
+        }
+    }
+    // Who is but a little behind hears of little more than what happened.
+    let recent = table(&store).last_seq - 5;
+    assert_eq!(changes(&store, recent), Changes::Rows(vec![6, 7, 13, 14, 20]));
+}
+
+#[test]
+fn an_index_that_is_never_rebuilt_does_not_keep_the_log_forever() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, small_log());
+    write(&store, 0..3_000, "x").unwrap();
+    let covered = publish(&store);
+    for step in 0..400 {
+        let ids: Vec<i64> = (0..8).map(|i| (step * 37 + i * 331) % 3_000).collect();
+        write(&store, ids.into_iter(), "y").unwrap();
+        assert!(log_bytes(&store) <= small_log().most_bytes);
+    }
+    assert_eq!(changes(&store, covered), Changes::Unknown);
+    assert!(matches!(changes(&store, table(&store).last_seq - 3), Changes::Rows(_)));
+}
+
+#[test]
+fn no_write_pays_for_a_long_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, ChangeLogOptions::default());
+    write(&store, 0..3, "x").unwrap();
+    store
+        .write(|txn| {
+            Ok(txn.connection.execute_batch(
+                "WITH RECURSIVE r(x) AS (SELECT 2 UNION ALL SELECT x + 1 FROM r WHERE x < 20000)
+                 INSERT INTO _feast_vector_changes SELECT x, 1, 'upsert', x'0101' FROM r;
+                 UPDATE _feast_vector_tables SET last_seq = 20000, log_bytes = 8 << 20",
+            )?)
+        })
+        .unwrap();
+    let records = || number(&store, "SELECT count(*) FROM _feast_vector_changes");
+    for _ in 0..20 {
+        let before = records();
+        write(&store, 0..1, "y").unwrap();
+        let dropped = before + 1 - records();
+        assert!(dropped > 0 && dropped <= 256, "{dropped}");
+    }
+}
+
+#[test]
+fn a_record_of_more_rows_than_there_are_is_not_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, ChangeLogOptions::default());
+    write(&store, 0..3, "x").unwrap();
+    store
+        .write(|txn| {
+            // A run of 2^56 rows.
+            Ok(txn.connection.execute_batch(
+                "UPDATE _feast_vector_changes SET row_ids = x'01808080808080808001'",
+            )?)
+        })
+        .unwrap();
+    assert_eq!(changes(&store, 0), Changes::Unknown);
+    store
+        .write(|txn| {
+            Ok(txn
+                .connection
+                .execute_batch("UPDATE _feast_vector_changes SET row_ids = x'0180'")?)
+        })
+        .unwrap();
+    let error = store.read(|s| s.changes_since(&s.table(&spec().id)?.unwrap(), 0)).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Damaged);
+}
