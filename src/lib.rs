@@ -10,12 +10,14 @@
 //! * [`vector`]: metrics, SIMD kernels, scans and top-k; knows no files and no SQL;
 //! * [`text`]: what texts and queries are cut into; pure;
 //! * [`schema`] and [`proto`]: column kinds, table layouts, and Feast's wire messages; pure;
+//! * `fs`: files and folders that somebody else may have tampered with;
 //! * [`error`]: what can go wrong, by what a caller would do about it.
 //!
 //! The Python extension module (`feast_vector._core`) is behind the cargo feature `python`.
 
 pub mod engine;
 pub mod error;
+mod fs;
 pub mod index;
 pub mod proto;
 pub mod query;

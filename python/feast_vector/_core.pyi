@@ -91,6 +91,8 @@ class Engine:
         busy_timeout: Seconds that a writer waits for other writers.
         search_threads: The most threads that one search uses; 0 for as many as there are cores.
         builds_indexes: Whether vector indexes are built in the background.
+        file_mode: Permissions of a database that is created. Unset: private to its owner, or the
+            group's too in a folder that a group shares.
 
     All methods raise :class:`feast_vector.errors.FeastVectorError`.
     """
@@ -103,6 +105,7 @@ class Engine:
         busy_timeout: float = 30.0,
         search_threads: int = 0,
         builds_indexes: bool = True,
+        file_mode: int | None = None,
     ) -> Engine: ...
     def apply(
         self,

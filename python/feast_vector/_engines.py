@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from feast_vector._core import Engine
 from feast_vector._same_process import watch
@@ -34,6 +34,8 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         busy_timeout=config.busy_timeout,
         search_threads=config.search_threads,
         builds_indexes=config.index_builds == "background",
+        # Validated by the configuration, which holds it as a number.
+        file_mode=cast("int | None", config.file_mode),
     )
     _live.add(engine)
     watch(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from feast.infra.infra_object import InfraObject
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
-from pydantic import Field, StrictBool, StrictStr, field_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator
 
 from feast_vector import _core, _stream, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
@@ -102,6 +103,12 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     busy_timeout: float = Field(default=30.0, ge=0, le=86_400)
     """Seconds that a writer waits for other writers."""
 
+    file_mode: StrictStr | StrictInt | None = None
+    """Permissions of a database that is created, as for ``chmod``, such as ``"0660"`` for a group;
+    the index, the log and the lock files follow. Unset: private to the owner (``0600``), or the
+    group's too (``0660``) in a directory that a group shares (setgid and writable for it). Files
+    that are there keep their permissions. Ignored on Windows."""
+
     search_threads: int = Field(default=0, ge=0, le=1024)
     """The most threads that one search uses; 0 for as many as there are cores."""
 
@@ -111,6 +118,11 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
         if value is not None:
             _core.normalize_metric(value)
         return value
+
+    @field_validator("file_mode")
+    @classmethod
+    def _known_mode(cls, value: str | int | None) -> int | None:
+        return None if value is None else _mode(value)
 
 
 class VectorOnlineStore(ColumnReads):
@@ -359,11 +371,25 @@ class VectorOnlineStore(ColumnReads):
             online.busy_timeout,
             online.search_threads,
             online.index_builds,
+            online.file_mode,
         )
         engine = self._engines.get(key)
         if engine is None:
             engine = self._engines.setdefault(key, open_engine(path, online))
         return engine
+
+
+def _mode(value: str | int) -> int:
+    """Permission bits; YAML reads an unquoted ``0660`` as the octal number that it is."""
+    readable = re.fullmatch("[0-7]{3,4}", value) if isinstance(value, str) else True
+    mode = int(value, 8) if readable and isinstance(value, str) else value
+    if not isinstance(mode, int) or mode & ~0o666 or mode & 0o600 != 0o600:  # noqa: PLR2004
+        message = (
+            'permissions of a file that its owner reads and writes, in octal: "0600", "0640", '
+            f'"0660" or "0664"; got {value!r}'
+        )
+        raise ValueError(message)
+    return mode
 
 
 def _path(config: RepoConfig) -> str:

@@ -172,11 +172,15 @@ impl Engine {
 
     /// Deletes the index files of tables that are gone, unless somebody is building.
     pub(super) fn delete_lost_index_files(&self) -> Result<()> {
-        let folder = self.store.index_folder();
-        if folder.is_dir()
-            && let Some(_lock) = self.store.lock_builder(Duration::ZERO)?
-        {
-            sweep(&self.store, &folder)?;
+        match self.store.check_index_folder() {
+            Ok(true) => {
+                if let Some(_lock) = self.store.lock_builder(Duration::ZERO)? {
+                    sweep(&self.store)?;
+                }
+            }
+            Ok(false) => {}
+            // Tables are dropped with or without their index files.
+            Err(refused) => self.builder.notice(refused.to_string()),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Building index files: what is read, what is built, and how it is published.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use serde_json::{Value as Json, json};
 use super::vectors::{damaged, element_bytes, open_part, size_of_part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{
-    BuildOptions, Built, IndexType, MIN_BYTES, Part, Plan, Staged, Staging, build, can_index, plan,
+    BuildOptions, Built, IndexType, MIN_BYTES, Part, Plan, Staged, Staging, build, can_index,
+    is_build_name, plan,
 };
 use crate::schema::{Column, VectorIndexSpec, ViewId};
 use crate::store::{
@@ -97,6 +98,13 @@ enum StagedVectors {
     F64(Staged<f64>),
 }
 
+/// Where vectors are on their way into a segment, and whose permissions the file takes.
+#[derive(Clone, Copy)]
+struct StagingFile<'a> {
+    path: &'a Path,
+    database: &'a Path,
+}
+
 /// What has to be read for a build.
 enum Rows {
     All,
@@ -117,24 +125,25 @@ pub(super) fn run(
         return Ok(Outcome::Busy);
     };
     let folder = store.index_folder();
-    fs::create_dir_all(&folder).map_err(|cause| cannot(&folder, &cause))?;
-    sweep(store, &folder)?;
+    store.create_index_folder()?;
+    sweep(store)?;
     let started = Instant::now();
-    let staging = folder.join("staging.tmp");
-    let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, &staging, cancelled));
-    let _ = fs::remove_file(&staging);
+    let staging = folder.join(format!("staging-{:016x}.tmp", random_stamp()));
+    let staging = StagingFile { path: &staging, database: store.path() };
+    let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, staging, cancelled));
+    let _ = fs::remove_file(staging.path);
     let Some(start) = start? else {
         return Ok(if cancelled() { Outcome::Cancelled } else { Outcome::Nothing });
     };
     let built = match &start.vectors {
-        StagedVectors::F32(staged) => assemble(staged, &start, job, &folder, threads, cancelled),
-        StagedVectors::F64(staged) => assemble(staged, &start, job, &folder, threads, cancelled),
+        StagedVectors::F32(staged) => assemble(staged, &start, job, store, threads, cancelled),
+        StagedVectors::F64(staged) => assemble(staged, &start, job, store, threads, cancelled),
     };
     let Some(built) = built.map_err(|cause| cannot(&folder, &cause))? else {
         return Ok(Outcome::Cancelled);
     };
     let report = publish(store, job, start, built, started)?;
-    sweep(store, &folder)?;
+    sweep(store)?;
     Ok(report.map_or(Outcome::Nothing, Outcome::Published))
 }
 
@@ -143,7 +152,7 @@ fn assemble<T: Real>(
     staged: &Staged<T>,
     start: &Start,
     job: &Job,
-    folder: &Path,
+    store: &Store,
     threads: usize,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> std::io::Result<Option<Vec<Built>>> {
@@ -152,7 +161,8 @@ fn assemble<T: Real>(
         return Ok(Some(Vec::new()));
     }
     let options = BuildOptions {
-        folder: folder.to_owned(),
+        folder: store.index_folder(),
+        database: store.path().to_owned(),
         table_id: start.id.table_id,
         column_id: start.id.column_id,
         metric: job.settings.metric,
@@ -175,7 +185,7 @@ fn begin(
     job: &Job,
     extent: Extent,
     folder: &Path,
-    staging: &Path,
+    staging: StagingFile<'_>,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<Start>> {
     let Some(table) = snapshot.table(&job.view)? else {
@@ -195,7 +205,7 @@ fn begin(
     };
     let usable = match (&index, &changes) {
         (Some(index), Changes::Rows(changed)) if extent == Extent::Worthwhile => {
-            open_parts(index, changed, column, job, folder)
+            open_parts(index, changed, (id, column), job, folder)
         }
         _ => None,
     };
@@ -223,13 +233,13 @@ fn begin(
 fn open_parts(
     index: &IndexState,
     changed: &[i64],
-    column: &Column,
+    (id, column): (IndexId, &Column),
     job: &Job,
     folder: &Path,
 ) -> Option<Vec<Part>> {
     let mut parts = Vec::with_capacity(index.segments.len());
     for entry in &index.segments {
-        let mut part = open_part(folder, entry, element_bytes(column), None).ok()?;
+        let mut part = open_part(folder, id, entry, element_bytes(column), None).ok()?;
         let is_for_another = part.segment.header().metric != job.settings.metric;
         if is_for_another || (job.is_suspect && part.segment.verify().is_err()) {
             return None;
@@ -289,10 +299,10 @@ fn stage<T: Real>(
     column: &Column,
     dim: usize,
     rows: &Rows,
-    path: &Path,
+    StagingFile { path, database }: StagingFile<'_>,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<Staged<T>>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+    let file = crate::fs::create_new(path, database);
     let mut staging = Staging::<T>::new(file.map_err(|cause| cannot(path, &cause))?, dim);
     let mut failed = None;
     let mut put = |vector: StoredVector<'_>| {
@@ -337,6 +347,7 @@ fn publish(
     let mut report = None;
     for built in built {
         let mut told = built.report;
+        told["metric"] = json!(built.part.segment.header().metric.name());
         told["rows"] = json!(built.part.segment.header().rows);
         told["bytes"] = json!(built.part.segment.bytes());
         told["seconds"] = json!(started.elapsed().as_secs_f64());
@@ -362,20 +373,23 @@ fn publish(
     })
 }
 
-/// Deletes the files that no index has any more. Only who holds the builder's lock may.
-pub(super) fn sweep(store: &Store, folder: &Path) -> Result<()> {
+/// Deletes the files of builds that no index has any more. Only who holds the builder's lock may.
+/// Other files, links and folders stay, whoever put them there.
+pub(super) fn sweep(store: &Store) -> Result<()> {
+    if !store.check_index_folder()? {
+        return Ok(());
+    }
     #[allow(clippy::redundant_closure_for_method_calls, reason = "a method is not general enough")]
     let wanted = store.read(|snapshot| snapshot.segment_files())?;
-    let Ok(entries) = fs::read_dir(folder) else {
+    let Ok(entries) = fs::read_dir(store.index_folder()) else {
         return Ok(());
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = entry.path();
-        let is_ours = path.extension().is_some_and(|kind| kind == "seg" || kind == "tmp");
-        if is_ours && !wanted.contains(&name) {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && is_build_name(&name) && !wanted.contains(&name) {
             // Where it is in use it may not go; the next sweep tries again.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(entry.path());
         }
     }
     Ok(())

@@ -9,7 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{
-    Damage, How, Part, Probes, Resident, Segment, SegmentSize, Strategy, VectorSet, measure,
+    Damage, How, Part, Probes, Resident, Segment, SegmentSize, Strategy, VectorSet, file_name,
+    measure,
 };
 use crate::schema::{Column, Element, ViewId};
 use crate::store::{
@@ -198,21 +199,35 @@ pub(super) fn element_bytes(column: &Column) -> usize {
     }
 }
 
-/// Opens a segment and takes out the rows that the manifest says are dead.
+/// Opens a segment of an index and takes out the rows that the manifest says are dead. What the
+/// file says of itself has to be what the catalog says.
 pub(super) fn open_part(
     folder: &Path,
+    id: IndexId,
     entry: &SegmentEntry,
     element_bytes: usize,
     known: Option<Arc<Segment>>,
 ) -> std::result::Result<Part, Damage> {
+    if entry.file != file_name(id.table_id, id.column_id, entry.stamp) {
+        return Err(Damage::new("a build gives no file such a name"));
+    }
     let segment = match known {
         Some(segment) => segment,
         None => Arc::new(Segment::open(&folder.join(&entry.file), entry.stamp)?),
     };
-    if segment.header().element_bytes != element_bytes {
+    let header = segment.header();
+    if header.element_bytes != element_bytes {
         return Err(Damage::new("it holds numbers of another type than the column does now"));
     }
+    if (header.table_id, header.column_id, header.dim) != (id.table_id, id.column_id, id.dim) {
+        return Err(Damage::new(
+            "it is of another table or column, or of vectors of another length",
+        ));
+    }
     let report: serde_json::Value = serde_json::from_str(&entry.report).unwrap_or_default();
+    if report["metric"].as_str().is_some_and(|metric| metric != header.metric.name()) {
+        return Err(Damage::new("it is made for another metric than it was built for"));
+    }
     let exact = report["exact"].as_bool().unwrap_or(false);
     let mut part = Part::new(segment, Probes::from_json(&report["probes"]), exact);
     part.bury(entry.dead.iter())?;
@@ -324,9 +339,12 @@ impl VectorCache {
             if let Some(index) = snapshot.index(id)? {
                 let changes = snapshot.changes_since(table, index.seq)?;
                 if let Changes::Rows(row_ids) = changes {
+                    if let Err(refused) = snapshot.check_index_folder() {
+                        return Err(Error::new(ErrorKind::IndexDamaged, refused.message()));
+                    }
                     for entry in &index.segments {
                         let known = known.get(&entry.stamp).cloned();
-                        let part = open_part(folder, entry, element_bytes(column), known);
+                        let part = open_part(folder, id, entry, element_bytes(column), known);
                         self.parts.push(part.map_err(|damage| {
                             let file = folder.join(&entry.file);
                             damaged(&damage).at(format_args!("index file '{}'", file.display()))

@@ -1,6 +1,6 @@
 //! Building a segment.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -48,6 +48,8 @@ pub enum IndexType {
 pub struct BuildOptions {
     /// The folder of index files.
     pub folder: PathBuf,
+    /// The database, whose permissions the file takes.
+    pub database: PathBuf,
     /// The table.
     pub table_id: i64,
     /// The column.
@@ -133,12 +135,11 @@ pub fn build<T: Real>(
     options: &BuildOptions,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> io::Result<Option<Built>> {
-    let name = format!("{}-{}-{:016x}", options.table_id, options.column_id, options.stamp);
-    let unfinished = options.folder.join(format!("{name}.tmp"));
+    let file = file_name(options.table_id, options.column_id, options.stamp);
+    let unfinished = options.folder.join(&file).with_extension("tmp");
     let outcome =
         write(staged, options, cancelled, &unfinished).and_then(|written| match written {
             Some(lists) => {
-                let file = format!("{name}.seg");
                 let path = options.folder.join(&file);
                 fs::rename(&unfinished, &path)?;
                 sync_folder(&options.folder)?;
@@ -158,6 +159,28 @@ pub fn build<T: Real>(
         let _ = fs::remove_file(&unfinished);
     }
     outcome
+}
+
+/// The name of a segment's file. Nothing under another name is opened as one.
+pub fn file_name(table_id: i64, column_id: u32, stamp: u64) -> String {
+    format!("{table_id}-{column_id}-{stamp:016x}.seg")
+}
+
+/// Whether a build may have made a file of this name: a segment, complete or not, or the vectors
+/// that it is made of.
+pub fn is_build_name(name: &str) -> bool {
+    let is_stamp = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let Some((stem, "seg" | "tmp")) = name.rsplit_once('.') else {
+        return false;
+    };
+    match *stem.split('-').collect::<Vec<_>>() {
+        // The name of versions before 0.2.
+        ["staging"] => name == "staging.tmp",
+        ["staging", stamp] => name.ends_with("tmp") && is_stamp(stamp),
+        [table, column, stamp] => is_number(table) && is_number(column) && is_stamp(stamp),
+        _ => false,
+    }
 }
 
 fn broken(damage: Damage) -> io::Error {
@@ -199,7 +222,7 @@ fn write<T: Real>(
         return Ok(None);
     };
     let segment = Layouted::new(&frame, options, centroids, lists, others);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    let file = crate::fs::create_new(path, &options.database)?;
     if !segment.write(&frame, &file, options.threads, cancelled)? {
         return Ok(None);
     }

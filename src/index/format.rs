@@ -281,7 +281,8 @@ impl Header {
             metric: match fields.metric {
                 0 => Metric::Cosine,
                 1 => Metric::L2,
-                _ => Metric::InnerProduct,
+                2 => Metric::InnerProduct,
+                _ => return damage("its metric is unknown"),
             },
             coded: fields.coded as usize,
             rows: fields.rows as usize,
@@ -293,6 +294,9 @@ impl Header {
             key_bytes: fields.key_bytes as usize,
             chunks_crc: fields.chunks_crc,
         };
+        if !matches!(header.element_bytes, 4 | 8) || header.dim == 0 {
+            return damage("its vectors are of no length or type that there is");
+        }
         // Numbers of another writer's are not trusted to be multiplied.
         let counts = [header.rows, header.coded, header.lists, header.blocks, header.key_bytes];
         if counts.into_iter().any(|count| count > bytes.len()) || header.dim > fastscan::MAX_PADDED

@@ -23,7 +23,7 @@ mod set;
 mod staging;
 mod write;
 
-pub use build::{BuildOptions, Built, IndexType, build, can_index};
+pub use build::{BuildOptions, Built, IndexType, build, can_index, file_name, is_build_name};
 pub use format::Header;
 pub use plan::{MIN_BYTES, Plan, SegmentSize, plan};
 pub use probes::Probes;

@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code, reason = "mapping a file into memory")]
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use memmap2::Mmap;
 
 use super::Damage;
 use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, ROTATION_SEED, Section};
+use crate::fs;
 use crate::vector::{BLOCK_ROWS, BlockView, Real, Rotation, RowMeta, fastscan, rabitq};
 
 /// What is fetched of a list before it is scanned; the CPU sees to the rest by itself.
@@ -68,7 +69,7 @@ impl Segment {
             io::ErrorKind::NotFound => Damage::missing(),
             _ => Damage::new(format!("it cannot be read ({cause})")),
         };
-        let file = File::open(path).map_err(|cause| cannot(&cause))?;
+        let file = fs::open_regular(path).map_err(|cause| cannot(&cause))?;
         let metadata = file.metadata().map_err(|cause| cannot(&cause))?;
         if metadata.len() < HEADER_BYTES as u64 {
             return Err(Damage::new("it is cut off within its header"));
@@ -146,7 +147,8 @@ impl Segment {
 
     /// Whether the file is still the one that was opened.
     pub fn is_unchanged(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|found| Identity::of(&found) == self.identity)
+        std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| Identity::of(&found) == self.identity)
     }
 
     /// Checks the whole file.

@@ -45,6 +45,7 @@ fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
 fn options(folder: &Path, metric: Metric, lists: Option<usize>) -> BuildOptions {
     BuildOptions {
         folder: folder.to_owned(),
+        database: folder.to_owned(),
         table_id: 1,
         column_id: 2,
         metric,

@@ -34,7 +34,8 @@ pub(super) struct Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        path, *, durability="full", busy_timeout=30.0, search_threads=0, builds_indexes=true
+        path, *, durability="full", busy_timeout=30.0, search_threads=0, builds_indexes=true,
+        file_mode=None
     ))]
     fn new(
         path: PathBuf,
@@ -42,6 +43,7 @@ impl Engine {
         busy_timeout: f64,
         search_threads: usize,
         builds_indexes: bool,
+        file_mode: Option<u32>,
     ) -> PyResult<Self> {
         let durability = match durability {
             "full" => Durability::Full,
@@ -55,7 +57,7 @@ impl Engine {
         };
         let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
             .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
-        let store = StoreOptions { durability, busy_timeout, ..StoreOptions::new(path) };
+        let store = StoreOptions { durability, busy_timeout, file_mode, ..StoreOptions::new(path) };
         let options = EngineOptions { search_threads, builds_indexes };
         Ok(Self { engine: crate::engine::Engine::new(store, options) })
     }
@@ -83,7 +85,8 @@ impl Engine {
     }
 
     fn drop_project(&self, py: Python<'_>, project: &str) -> PyResult<()> {
-        Ok(py.detach(|| self.engine.drop_project(project))?)
+        py.detach(|| self.engine.drop_project(project))?;
+        self.warn(py)
     }
 
     #[pyo3(signature = (view, batches, *, newest_event_wins=true, ttl_seconds=None))]

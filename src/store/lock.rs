@@ -4,11 +4,12 @@
 //! database file (<https://sqlite.org/howtocorrupt.html>, section 2.2). This lock is `flock`'s:
 //! it belongs to the open file, and nothing else opens that file.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs;
 
 /// How long the first waits between two tries are; they double up to [`LONGEST_PAUSE`].
 const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
@@ -28,24 +29,24 @@ pub(super) struct LockGuard<'a>(&'a LockFile);
 impl LockFile {
     /// Opens or creates the lock file of a database.
     pub(super) fn open(database: &Path) -> Result<Self> {
+        Self::open_beside(database, ".lock")
+    }
+
+    /// Opens or creates a lock file for those who may write the database.
+    fn open_beside(database: &Path, suffix: &str) -> Result<Self> {
         let mut path = database.as_os_str().to_owned();
-        path.push(".lock");
+        path.push(suffix);
         let path = PathBuf::from(path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|cause| {
-                Error::new(
-                    ErrorKind::CannotOpen,
-                    format!(
-                        "cannot create '{}' ({cause}); the database's folder has to be writable",
-                        path.display()
-                    ),
-                )
-            })?;
+        let file = fs::open_lock(&path, database).map_err(|cause| {
+            Error::new(
+                ErrorKind::CannotOpen,
+                format!(
+                    "cannot open the lock file '{}' ({cause}); it has to be a file that this user \
+                     may write, or not there in a folder that this user may write",
+                    path.display()
+                ),
+            )
+        })?;
         Ok(Self { file, path })
     }
 
@@ -80,9 +81,7 @@ pub struct BuilderLock(LockFile);
 impl BuilderLock {
     /// The lock, unless another builder holds it until the deadline.
     pub(super) fn acquire(database: &Path, deadline: Instant) -> Result<Option<Self>> {
-        let mut path = database.as_os_str().to_owned();
-        path.push(".index");
-        let lock = LockFile::open(Path::new(&path))?;
+        let lock = LockFile::open_beside(database, ".index.lock")?;
         // The open file holds it on, until this is dropped.
         match lock.acquire(deadline).map(std::mem::forget) {
             Ok(()) => Ok(Some(Self(lock))),

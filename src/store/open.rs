@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::catalog;
 use super::changes::ChangeLogOptions;
 use super::lock::LockFile;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs;
 
 /// The format that this version writes; kept in `PRAGMA user_version`.
 pub const FORMAT_VERSION: i64 = 3;
@@ -66,6 +68,10 @@ pub struct StoreOptions {
     pub busy_timeout: Duration,
     /// How long the change log of a table may grow.
     pub change_log: ChangeLogOptions,
+    /// Permissions of a database that is created, as in `chmod`; if unset, they are private to the
+    /// owner, or the group's too in a folder that a group shares. Other systems than Unix pass over
+    /// it.
+    pub file_mode: Option<u32>,
 }
 
 impl StoreOptions {
@@ -76,6 +82,7 @@ impl StoreOptions {
             durability: Durability::Full,
             busy_timeout: Duration::from_secs(30),
             change_log: ChangeLogOptions::default(),
+            file_mode: None,
         }
     }
 }
@@ -87,6 +94,7 @@ const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize]
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     prepare_folder(&options.path)?;
+    create_file(options)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -101,6 +109,22 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
         bring_to_current(&connection, options)?;
     }
     Ok(connection)
+}
+
+/// Creates the database with its permissions, which SQLite would leave to the process.
+fn create_file(options: &StoreOptions) -> Result<()> {
+    // Closing a descriptor of the file drops the locks that SQLite holds in this process, so no
+    // connection may be opened between creating and closing it.
+    static CREATING: Mutex<()> = Mutex::new(());
+    let _alone = CREATING.lock();
+    match fs::create_database(&options.path, options.file_mode) {
+        Err(cause) if options.file_mode.is_some() && options.path.exists() => {
+            let message = format!("cannot give the database its `file_mode` ({cause})");
+            Err(Error::new(ErrorKind::CannotOpen, message))
+        }
+        // If it cannot be created, SQLite says so.
+        _ => Ok(()),
+    }
 }
 
 fn prepare_folder(path: &Path) -> Result<()> {

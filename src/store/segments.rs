@@ -91,6 +91,11 @@ impl Snapshot<'_> {
         Ok(Some(IndexState { seq, segments }))
     }
 
+    /// See [`super::Store::check_index_folder`].
+    pub fn check_index_folder(&self) -> Result<bool> {
+        self.store.check_index_folder()
+    }
+
     /// The lengths that vectors of a column are indexed by.
     pub fn indexed_lengths(&self, table_id: i64, column_id: u32) -> Result<Vec<usize>> {
         let mut statement = self.connection.prepare_cached(
