@@ -5,8 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray,
+    TimestampSecondArray,
+};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimestampMicrosecondType};
+use feast_vector::ErrorKind;
 use feast_vector::engine::{Engine, EngineOptions, Form, SearchRequest, VectorQuery, WriteRequest};
 use feast_vector::proto::{DecodedKey, FloatSeq, Val, Value};
 use feast_vector::query::Fusion;
@@ -84,7 +88,8 @@ fn rows(ids: &[i64], round: i64) -> RecordBatch {
 
 fn write(engine: &Engine, ids: &[i64], round: i64) {
     let batch = rows(ids, round);
-    let request = WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None };
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None, first_row: 0 };
     let schema = batch.schema();
     let counts = engine.write(&view(), &schema, [Ok(batch)].into_iter(), request).unwrap();
     assert_eq!(counts.written, ids.len() as u64);
@@ -210,4 +215,31 @@ fn closing_and_forking_hooks_lose_nothing() {
     engine.before_fork();
     engine.after_fork();
     assert_eq!(search(&engine, &[1.0; DIM], Metric::L2, 9).len(), 3);
+}
+
+#[test]
+fn times_that_python_does_not_have_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine_at(&folder.path().join("online.db"), 0);
+    // Nanoseconds taken for microseconds.
+    let batch = rows(&[1], 1_700_000_000_000_000_000);
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None, first_row: 7 };
+    let schema = batch.schema();
+    let error = engine.write(&view(), &schema, [Ok(batch)].into_iter(), request).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue);
+    for part in ["row 7", "id=1", "event timestamp 1700000000000000000", "nanoseconds?"] {
+        assert!(error.message().contains(part), "{error}");
+    }
+    write(&engine, &[1], 5);
+    // Seconds that are more than microseconds hold.
+    let seconds = TimestampSecondArray::from(vec![i64::MAX / 1000]).with_timezone("UTC");
+    let batch = rows(&[1], 6);
+    let mut columns = batch.columns().to_vec();
+    columns[2] = Arc::new(seconds);
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    fields[2] = Arc::new(Field::new("created_timestamp", columns[2].data_type().clone(), true));
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    assert!(engine.write(&view(), &schema, [Ok(batch)].into_iter(), request).is_err());
 }

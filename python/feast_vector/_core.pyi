@@ -130,8 +130,11 @@ class Engine:
         *,
         newest_event_wins: bool = True,
         ttl_seconds: int | None = None,
+        first_row: int = 0,
     ) -> tuple[int, int]:
         """Write all batches in one transaction, or nothing.
+
+        ``first_row`` is the number of the first row in messages.
 
         Columns of each batch: ``entity_key`` (binary: serialized ``EntityKey``),
         ``event_timestamp`` and ``created_timestamp`` (timestamps), then a binary column of
@@ -269,20 +272,22 @@ def normalize_metric(name: str) -> str:
     """Give the canonical name of a metric: ``cosine``, ``L2`` or ``inner_product``."""
 
 def serialize_values(
-    feast_type: str, array: pa.Array, *, as_feast_does: bool = False
+    feast_type: str, array: pa.Array, *, as_feast_does: bool = False, first_row: int = 0
 ) -> pa.Array | None:
     """Serialize the elements of an array as ``Value`` messages, empty ones for nulls.
 
     Args:
         feast_type: The Feast type of the values, as in ``feast.ValueType``.
         array: Any Arrow array.
-        as_feast_does: Write for missing values what Feast's own conversion does: null for
-            not-a-number, the least timestamp for a null one, and in lists not-a-number, false or
-            an empty text. Otherwise a null is a null, and nulls in lists are an error.
+        as_feast_does: Write what Feast's own conversion does: null for not-a-number, the least
+            timestamp for a null one, and in lists not-a-number, false or an empty text. Otherwise
+            values are written exactly, and what the type does not hold is an error.
+        first_row: The number of the first row, for messages.
 
     Returns:
-        A binary array, or None where Feast's own conversion has to judge: sets, maps, JSON, and
-        arrays of a type that does not obviously hold such values.
+        A binary array, or None where Feast's own conversion has to judge: maps, structs, and JSON
+        that is not text; and, as Feast does, sets and arrays of a type that does not obviously
+        hold such values.
     """
 
 def serialize_entity_keys(names: list[str], columns: list[pa.Array]) -> pa.Array:

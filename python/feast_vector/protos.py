@@ -188,7 +188,9 @@ def _any_column(rows: list[dict[str, ValueProto]], name: str, number: _Number | 
     return _either(number, pa.nulls(len(rows), number.fields[0].type), column)
 
 
-def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: bool) -> pa.Array:
+def serialize_values(
+    column: pa.Array, value_type: ValueType, *, as_feast_does: bool, first_row: int = 0
+) -> pa.Array:
     """Serialize a column by Feast's own conversion of Python values.
 
     Args:
@@ -196,6 +198,7 @@ def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: 
         value_type: What they are in Feast.
         as_feast_does: Whether they go the way of Feast's compute engine, through pandas and numpy,
             with what is lost there.
+        first_row: The number of the first row, for messages.
 
     Raises:
         ValueError: Values of which nothing would be left, unless Feast is to have its way.
@@ -203,18 +206,31 @@ def serialize_values(column: pa.Array, value_type: ValueType, *, as_feast_does: 
     if as_feast_does:
         through_pandas = pa.array(column.to_pandas(), from_pandas=True)
         values = through_pandas.to_numpy(zero_copy_only=False)
-    else:
-        values = column.to_pylist()
-        if pa.types.is_map(column.type):
-            values = [None if pairs is None else dict(pairs) for pairs in values]
-    protos = python_values_to_proto_values(values, value_type)
-    serialized = pa.array([value.SerializeToString() for value in protos], pa.binary())
-    if not as_feast_does:
-        # Feast makes nulls of lists where it wants single values.
-        for message, value in zip(serialized, values, strict=True):
-            if value is not None and not message.as_py():
-                text = f"{value!r} is no value of that type"
-                raise ValueError(text)
+        converted = python_values_to_proto_values(values, value_type)
+        return pa.array([value.SerializeToString() for value in converted], pa.binary())
+    values = column.to_pylist()
+    if pa.types.is_map(column.type):
+        values = [None if pairs is None else dict(pairs) for pairs in values]
+    try:
+        return _serialized(values, value_type)
+    except Exception:
+        for row, value in enumerate(values, first_row):
+            try:
+                _serialized([value], value_type)
+            except Exception as cause:  # noqa: PERF203  # where one failed already
+                message = f"row {row}: {cause or type(cause).__name__}"
+                raise ValueError(message) from cause
+        raise
+
+
+def _serialized(values: list[object], value_type: ValueType) -> pa.Array:
+    converted = python_values_to_proto_values(values, value_type)
+    serialized = pa.array([value.SerializeToString() for value in converted], pa.binary())
+    # Feast makes nulls of lists where it wants single values.
+    for message, value in zip(serialized, values, strict=True):
+        if value is not None and not message.as_py():
+            text = f"{value!r} is not a value of that type"
+            raise ValueError(text)
     return serialized
 
 

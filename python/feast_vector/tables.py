@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 
-from feast_vector import _core, _stream, protos, views
+from feast_vector import _core, _stream, protos, times, views
 from feast_vector.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ ROWS_AT_ONCE = 65_536
 
 EVENT_TIMESTAMP = "event_timestamp"
 """The column of event times of a view without a source."""
+
+# How pandas calls an index without a name.
+_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class TableWriter:
@@ -58,6 +63,7 @@ class TableWriter:
         """
         self.written = 0
         self.ignored = 0
+        self._rows = 0
         self._engine = engine
         self._declaration = views.declaration(config, table)
         self._options = views.write_options(config, table)
@@ -89,16 +95,27 @@ class TableWriter:
             InvalidInputError: A value that its feature cannot hold.
         """
         for pieces in _transactions(batches, rows_at_once):
+            counts = [piece.num_rows for piece in pieces]
+            starts = accumulate(counts, initial=self._rows)
             stream = _stream.BatchStream(
-                self._schema, [partial(self._serialized, piece) for piece in pieces]
+                self._schema,
+                [
+                    partial(self._serialized, piece, start)
+                    for piece, start in zip(pieces, starts, strict=False)
+                ],
             )
             written, ignored = _stream.write(
-                self._engine, self._declaration, stream, **self._options
+                self._engine,
+                self._declaration,
+                stream,
+                first_row=self._rows,
+                **self._options,
             )
             self.written += written
             self.ignored += ignored
+            self._rows += sum(counts)
             if progress:
-                progress(sum(piece.num_rows for piece in pieces))
+                progress(sum(counts))
 
     def _check(self, shape: pa.Schema, features: dict[str, ValueType]) -> None:
         needed = [name for name in self._keys if name != DUMMY_ENTITY_ID]
@@ -115,7 +132,7 @@ class TableWriter:
             raise InvalidInputError(message, "invalid_argument")
         twice = sorted({name for name in shape.names if shape.names.count(name) > 1})
         known = {*needed, *optional, *features, *self._keys}
-        strange = [name for name in shape.names if name not in known]
+        strange = [name for name in shape.names if name not in known | _index_columns(shape)]
         if twice:
             message = f"{self._place}: the data has {_quoted(twice)} more than once"
             raise InvalidInputError(message, "invalid_argument")
@@ -126,29 +143,35 @@ class TableWriter:
             )
             raise InvalidInputError(message, "invalid_argument")
 
-    def _serialized(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        keys = [self._values(batch, name, kind, "join key") for name, kind in self._keys.items()]
+    def _serialized(self, batch: pa.RecordBatch, row: int) -> Iterator[pa.RecordBatch]:
+        keys = [
+            self._values(batch, row, name, kind, "join key") for name, kind in self._keys.items()
+        ]
         yield pa.RecordBatch.from_arrays(
             [
                 _core.serialize_entity_keys(list(self._keys), keys),
-                self._times(batch, self._event, needed=True),
-                self._times(batch, self._created),
-                *(self._values(batch, name, kind) for name, kind in self._features.items()),
+                self._times(batch, row, self._event, needed=True),
+                self._times(batch, row, self._created),
+                *(self._values(batch, row, name, kind) for name, kind in self._features.items()),
             ],
             schema=self._schema,
         )
 
     def _values(
-        self, batch: pa.RecordBatch, name: str, kind: ValueType, role: str = "feature"
+        self, batch: pa.RecordBatch, row: int, name: str, kind: ValueType, role: str = "feature"
     ) -> pa.Array:
         if name == DUMMY_ENTITY_ID and name not in batch.schema.names:
             column = pa.array([DUMMY_ENTITY_VAL] * batch.num_rows)
         else:
             column = batch.column(name)
         try:
-            values = _core.serialize_values(kind.name, column, as_feast_does=self._as_feast_does)
+            values = _core.serialize_values(
+                kind.name, column, as_feast_does=self._as_feast_does, first_row=row
+            )
             if values is None:
-                values = protos.serialize_values(column, kind, as_feast_does=self._as_feast_does)
+                values = protos.serialize_values(
+                    column, kind, as_feast_does=self._as_feast_does, first_row=row
+                )
         except Exception as cause:
             message = (
                 f"{self._place}, {role} '{name}' ({kind.name}): values of Arrow's type "
@@ -157,23 +180,29 @@ class TableWriter:
             raise InvalidInputError(message, "invalid_value") from cause
         return values
 
-    def _times(self, batch: pa.RecordBatch, name: str | None, *, needed: bool = False) -> pa.Array:
+    def _times(
+        self, batch: pa.RecordBatch, row: int, name: str | None, *, needed: bool = False
+    ) -> pa.Array:
         if name is None:
             return pa.nulls(batch.num_rows, _stream.TIMESTAMP)
         column = batch.column(name)
         try:
-            if not pa.types.is_timestamp(column.type):
-                read = pd.to_datetime(column.to_numpy(zero_copy_only=False), utc=True)
-                column = pa.array(read, from_pandas=True)
-            times = column.cast(_stream.TIMESTAMP, safe=False)
+            found = times.microseconds(column, as_feast_does=self._as_feast_does, first_row=row)
         except (TypeError, ValueError, pa.ArrowException) as cause:
             message = f"{self._place}, column '{name}' ({column.type}): no timestamps: {cause}"
             raise InvalidInputError(message, "invalid_value") from cause
-        if needed and times.null_count:
-            row = times.is_null().index(True).as_py()
-            message = f"{self._place}, column '{name}': row {row} of a batch has no event timestamp"
+        if needed and found.null_count:
+            row += found.is_null().index(True).as_py()
+            message = f"{self._place}, column '{name}': row {row} has no event timestamp"
             raise InvalidInputError(message, "invalid_value")
-        return times
+        return found
+
+
+def _index_columns(shape: pa.Schema) -> set[str]:
+    """Columns that are a pandas frame's index: what is left of one that was filtered or sorted."""
+    described = json.loads((shape.metadata or {}).get(b"pandas", b"{}"))
+    named = {name for name in described.get("index_columns", ()) if isinstance(name, str)}
+    return named | {name for name in shape.names if _UNNAMED_INDEX.fullmatch(name)}
 
 
 def _types(fields: Iterable[Any]) -> dict[str, ValueType]:

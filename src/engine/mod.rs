@@ -2,11 +2,14 @@
 
 mod answer;
 mod builder;
+mod conversions;
+mod exact;
 mod features;
 mod filters;
 mod gate;
 mod indexes;
 mod indexing;
+mod messages;
 mod ranking;
 mod read;
 mod search;

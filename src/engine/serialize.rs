@@ -1,11 +1,14 @@
 //! Arrays of native types as serialized messages: the inverse of [`super::typed`].
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
 use std::sync::Arc;
 
+use super::exact;
+use super::messages::{Messages, each, nulls};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::check::NULL_TIMESTAMP;
 use crate::proto::wire;
 use crate::schema::ValueKind;
 
@@ -20,54 +23,54 @@ pub enum Missing {
 }
 
 /// Serialized `Value`s of a Feast type (named as in `feast.ValueType`), one for each element, empty
-/// for a null. `None` where Feast's own conversion has to judge: sets, maps, JSON and so on, and
-/// arrays of a type that does not obviously hold such values.
+/// for a null. `None` where Feast's own conversion has to judge: maps, structs and so on; and, of
+/// what Feast makes of values, sets, JSON and arrays of a type that does not obviously hold such
+/// values.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidValue`] for a number that the type cannot hold, and for a null in a list,
-/// if those are to stay as they are.
+/// [`ErrorKind::InvalidValue`] for a value that the type cannot hold; its row is counted from
+/// `first_row`.
 pub fn serialize_values(
     feast_type: &str,
     array: &ArrayRef,
     missing: Missing,
+    first_row: u64,
 ) -> Result<Option<ArrayRef>> {
     let kind = ValueKind::from_feast_type(feast_type);
-    if *array.data_type() == DataType::Null {
-        let mut messages = Messages::new(array.len());
-        (0..array.len()).try_for_each(|_| messages.push(|_| {}))?;
-        return Ok(Some(messages.finish()));
+    match missing {
+        Missing::AsIs => exact::serialize(kind, array, first_row),
+        Missing::AsFeastDoes => as_feast_does(kind, array),
     }
-    let as_feast = missing == Missing::AsFeastDoes;
-    if as_feast && kind == ValueKind::UnixTimestampList {
+}
+
+fn as_feast_does(kind: ValueKind, array: &ArrayRef) -> Result<Option<ArrayRef>> {
+    if *array.data_type() == DataType::Null {
+        return nulls(array.len()).map(Some);
+    }
+    if kind == ValueKind::UnixTimestampList {
         // Of what pandas makes of these, Feast takes some for nanoseconds and some for seconds.
         return Ok(None);
     }
     let Some(target) = target(kind, array.data_type()) else {
         return Ok(None);
     };
-    let holds_nulls = items(array).is_some_and(|items| items.null_count() > 0);
-    if holds_nulls && !as_feast {
-        let message = "a list holds null, which Feast's lists cannot";
-        return Err(Error::new(ErrorKind::InvalidValue, message));
-    }
     let array = match (&target, kind) {
         (DataType::Int32 | DataType::Int64, _) if array.data_type().is_floating() => {
-            whole(array, &target, missing)?
+            whole(array, &target)?
         }
         _ => cast(array, &target)?,
     };
     if matches!(target, DataType::LargeList(_)) {
+        let holds_nulls = items(&array).is_some_and(|items| items.null_count() > 0);
         if holds_nulls && matches!(kind, ValueKind::Int32List | ValueKind::Int64List) {
             return Ok(None);
         }
         return serialize_lists(kind, &array).map(Some);
     }
-    serialize_scalars(kind, &array, missing).map(Some)
+    serialize_scalars(kind, &array).map(Some)
 }
 
-fn serialize_scalars(kind: ValueKind, array: &ArrayRef, missing: Missing) -> Result<ArrayRef> {
-    let as_feast = missing == Missing::AsFeastDoes;
-    let is_kept = |number: f64| !(as_feast && number.is_nan());
+fn serialize_scalars(kind: ValueKind, array: &ArrayRef) -> Result<ArrayRef> {
     match kind {
         ValueKind::Int32 => {
             scalars::<Int32Type>(array, None, |x, out| wire::varint(kind, x.into(), out))
@@ -76,19 +79,18 @@ fn serialize_scalars(kind: ValueKind, array: &ArrayRef, missing: Missing) -> Res
         ValueKind::UnixTimestamp => {
             let per_second = ticks_per_second(array.data_type());
             let numbers = cast(array, &DataType::Int64)?;
-            let null = as_feast.then_some(i64::MIN);
-            scalars::<Int64Type>(&numbers, null, |x, out| {
-                let seconds = if Some(x) == null { x } else { x.div_euclid(per_second) };
+            scalars::<Int64Type>(&numbers, Some(NULL_TIMESTAMP), |x, out| {
+                let seconds = if x == NULL_TIMESTAMP { x } else { x.div_euclid(per_second) };
                 wire::varint(kind, seconds, out);
             })
         }
         ValueKind::Double => scalars::<Float64Type>(array, None, |x, out| {
-            if is_kept(x) {
+            if !x.is_nan() {
                 wire::double(x, out);
             }
         }),
         ValueKind::Float => scalars::<Float64Type>(array, None, |x, out| {
-            if is_kept(x) {
+            if !x.is_nan() {
                 wire::float(x as f32, out);
             }
         }),
@@ -227,49 +229,20 @@ fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         .map_err(|cause| Error::new(ErrorKind::InvalidValue, cause.to_string()))
 }
 
-/// The elements of all lists.
+/// The elements of all lists; of large lists alone, to which all are cast.
 fn items(array: &ArrayRef) -> Option<ArrayRef> {
-    match array.data_type() {
-        DataType::List(_) => Some(lists_items(array.as_list::<i32>())),
-        DataType::LargeList(_) => Some(lists_items(array.as_list::<i64>())),
-        DataType::FixedSizeList(_, width) => {
-            let list = array.as_fixed_size_list();
-            let width = *width as usize;
-            // Elements under a null are nobody's.
-            let mut nulls = 0;
-            for row in (0..list.len()).filter(|row| list.is_valid(*row)) {
-                nulls += list.values().slice(row * width, width).null_count();
-            }
-            (nulls > 0).then(|| Arc::clone(list.values()))
-        }
-        _ => None,
-    }
-}
-
-fn lists_items<O: arrow::array::OffsetSizeTrait>(
-    list: &arrow::array::GenericListArray<O>,
-) -> ArrayRef {
+    let list = array.as_list_opt::<i64>()?;
     let offsets = list.value_offsets();
-    let (start, end) = (offsets[0].as_usize(), offsets[offsets.len() - 1].as_usize());
-    list.values().slice(start, end - start)
+    let (start, end) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
+    Some(list.values().slice(start, end - start))
 }
 
-/// Floating-point numbers as whole ones: their integral part, as Feast takes it, or without loss.
-fn whole(array: &ArrayRef, target: &DataType, missing: Missing) -> Result<ArrayRef> {
+/// Floating-point numbers as whole ones: their integral part, as Feast takes it.
+fn whole(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     let numbers = cast(array, &DataType::Float64)?;
-    let numbers = numbers.as_primitive::<Float64Type>();
-    let taken: PrimitiveArray<Float64Type> = match missing {
-        Missing::AsFeastDoes => {
-            numbers.iter().map(|x| x.filter(|x| !x.is_nan()).map(f64::trunc)).collect()
-        }
-        Missing::AsIs => match numbers.iter().flatten().find(|x| x.fract() != 0.0) {
-            Some(odd) => {
-                let message = format!("{odd} is no whole number");
-                return Err(Error::new(ErrorKind::InvalidValue, message));
-            }
-            None => numbers.clone(),
-        },
-    };
+    let numbers = numbers.as_primitive::<Float64Type>().iter();
+    let taken: PrimitiveArray<Float64Type> =
+        numbers.map(|x| x.filter(|x| !x.is_nan()).map(f64::trunc)).collect();
     cast(&(Arc::new(taken) as ArrayRef), target)
 }
 
@@ -281,46 +254,6 @@ fn ticks_per_second(timestamp: &DataType) -> i64 {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000_000,
         _ => 1,
     }
-}
-
-/// Messages being made.
-struct Messages {
-    builder: BinaryBuilder,
-    scratch: Vec<u8>,
-}
-
-impl Messages {
-    fn new(rows: usize) -> Self {
-        Self { builder: BinaryBuilder::with_capacity(rows, rows * 16), scratch: Vec::new() }
-    }
-
-    fn push(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        self.scratch.clear();
-        put(&mut self.scratch);
-        if self.builder.values_slice().len() + self.scratch.len() > i32::MAX as usize {
-            let message = "more than 2 GiB of values in one batch; write fewer rows at a time";
-            return Err(Error::new(ErrorKind::InvalidValue, message));
-        }
-        self.builder.append_value(&self.scratch);
-        Ok(())
-    }
-
-    fn finish(mut self) -> ArrayRef {
-        Arc::new(self.builder.finish())
-    }
-}
-
-/// A message for each element, empty for a null.
-fn each(array: &dyn Array, put: impl Fn(usize, &mut Vec<u8>)) -> Result<ArrayRef> {
-    let mut messages = Messages::new(array.len());
-    for at in 0..array.len() {
-        messages.push(|out| {
-            if array.is_valid(at) {
-                put(at, out);
-            }
-        })?;
-    }
-    Ok(messages.finish())
 }
 
 /// A message for each number; for a null that of `null`, if there is one.

@@ -13,6 +13,7 @@ use arrow::array::{
 };
 
 use crate::error::Result;
+use crate::proto::check::NULL_TIMESTAMP;
 use crate::proto::{self, Val};
 use crate::schema::{JoinKeySpec, ValueKind};
 
@@ -113,7 +114,11 @@ fn array(kind: ValueKind, vector_length: Option<u32>, values: Vec<Option<Val>>) 
         K::Float => Arc::new(scalars!(Float32Array, Float)),
         K::Bool => Arc::new(scalars!(BooleanArray, Bool)),
         K::UnixTimestamp => {
-            Arc::new(scalars!(TimestampSecondArray, UnixTimestamp).with_timezone("UTC"))
+            let seconds = values.map(|value| match value {
+                Some(Val::UnixTimestamp(seconds)) => known_time(seconds),
+                _ => None,
+            });
+            Arc::new(seconds.collect::<TimestampSecondArray>().with_timezone("UTC"))
         }
         K::Bytes => Arc::new(scalars!(BinaryArray, Bytes)),
         K::String | K::Json | K::Uuid | K::TimeUuid | K::Decimal => {
@@ -127,10 +132,21 @@ fn array(kind: ValueKind, vector_length: Option<u32>, values: Vec<Option<Val>>) 
         K::Int32List | K::Int32Set => lists!(Int32Builder::new(), Int32List | Int32Set),
         K::Int64List | K::Int64Set => lists!(Int64Builder::new(), Int64List | Int64Set),
         K::BoolList | K::BoolSet => lists!(BooleanBuilder::new(), BoolList | BoolSet),
-        K::UnixTimestampList | K::UnixTimestampSet => lists!(
-            TimestampSecondBuilder::new().with_timezone("UTC"),
-            UnixTimestampList | UnixTimestampSet
-        ),
+        K::UnixTimestampList | K::UnixTimestampSet => {
+            let items = TimestampSecondBuilder::new().with_timezone("UTC");
+            let mut builder = ListBuilder::new(items);
+            for value in values {
+                if let Some(Val::UnixTimestampList(list) | Val::UnixTimestampSet(list)) = value {
+                    for seconds in list.val {
+                        builder.values().append_option(known_time(seconds));
+                    }
+                    builder.append(true);
+                } else {
+                    builder.append(false);
+                }
+            }
+            Arc::new(builder.finish())
+        }
         _ => lists!(
             StringBuilder::new(),
             StringList
@@ -144,6 +160,11 @@ fn array(kind: ValueKind, vector_length: Option<u32>, values: Vec<Option<Val>>) 
                 | DecimalSet
         ),
     }
+}
+
+/// A time, if it is not what Feast writes for a null one.
+fn known_time(seconds: i64) -> Option<i64> {
+    (seconds != NULL_TIMESTAMP).then_some(seconds)
 }
 
 /// Vectors of one length; as lists of any length, should one have been written with another.

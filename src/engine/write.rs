@@ -7,7 +7,7 @@ use std::thread;
 use arrow::array::{
     Array, ArrayAccessor, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch,
 };
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
     TimestampSecondType,
@@ -27,6 +27,8 @@ pub struct WriteRequest {
     pub conflict: Conflict,
     /// Seconds until the rows expire; `None` for never.
     pub ttl_seconds: Option<u64>,
+    /// The number of the first row, for messages: rows before it may have been written already.
+    pub first_row: u64,
 }
 
 /// What a stream of batches gives.
@@ -132,6 +134,7 @@ impl Engine {
                 conflict: request.conflict,
                 now,
                 expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
+                first_row: request.first_row,
             };
             let mut writer = txn.writer(view, features, options)?;
             for batch in batches {
@@ -148,7 +151,10 @@ fn write_batch(writer: &mut RowWriter<'_>, batch: &RecordBatch) -> Result<()> {
         return invalid("a batch needs the columns entity_key, event_timestamp, created_timestamp");
     }
     let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-    let time = |column| cast(batch.column(column), &micros).map_err(arrow_error);
+    // A time that overflows is an error, not a null.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let time =
+        |column| cast_with_options(batch.column(column), &micros, &options).map_err(arrow_error);
     let (events, created) = (time(EVENT)?, time(CREATED)?);
     let events = events.as_primitive::<TimestampMicrosecondType>();
     let created = created.as_primitive::<TimestampMicrosecondType>();

@@ -3,6 +3,7 @@
 //!
 //! Pure. Field numbers are those of `feast/types/Value.proto` and `EntityKey.proto` of Feast 0.67.
 
+pub mod check;
 mod entity_key;
 mod response;
 mod value;

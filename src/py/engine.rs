@@ -89,7 +89,7 @@ impl Engine {
         self.warn(py)
     }
 
-    #[pyo3(signature = (view, batches, *, newest_event_wins=true, ttl_seconds=None))]
+    #[pyo3(signature = (view, batches, *, newest_event_wins=true, ttl_seconds=None, first_row=0))]
     fn write(
         &self,
         py: Python<'_>,
@@ -97,12 +97,13 @@ impl Engine {
         batches: AnyRecordBatch,
         newest_event_wins: bool,
         ttl_seconds: Option<u64>,
+        first_row: u64,
     ) -> PyResult<(u64, u64)> {
         let schema = batches.schema()?;
         let reader = batches.into_reader()?;
         let conflict =
             if newest_event_wins { Conflict::NewestEventWins } else { Conflict::LastWriteWins };
-        let request = WriteRequest { conflict, ttl_seconds };
+        let request = WriteRequest { conflict, ttl_seconds, first_row };
         let counts = py.detach(|| self.engine.write(&view.spec, &schema, reader, request))?;
         self.warn(py)?;
         Ok((counts.written, counts.ignored))

@@ -9,16 +9,17 @@ use crate::engine::{self, Missing};
 /// Serializes an array's elements as values of a Feast type; `None` where that is for Feast's own
 /// conversion to do.
 #[pyfunction]
-#[pyo3(signature = (feast_type, array, *, as_feast_does=false))]
+#[pyo3(signature = (feast_type, array, *, as_feast_does=false, first_row=0))]
 pub(super) fn serialize_values<'py>(
     py: Python<'py>,
     feast_type: &str,
     array: PyArray,
     as_feast_does: bool,
+    first_row: u64,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let missing = if as_feast_does { Missing::AsFeastDoes } else { Missing::AsIs };
     let (array, _) = array.into_inner();
-    let values = py.detach(|| engine::serialize_values(feast_type, &array, missing))?;
+    let values = py.detach(|| engine::serialize_values(feast_type, &array, missing, first_row))?;
     values.map(|values| to_pyarrow(py, values)).transpose()
 }
 

@@ -6,7 +6,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use super::states::CellState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{
-    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, Number, StringSeq, Val, Value, wire,
+    BoolSeq, DoubleSeq, FloatSeq, Int32Seq, Int64Seq, Number, StringSeq, Val, Value, check, wire,
 };
 use crate::schema::{Element, Storage, ValueKind};
 
@@ -264,11 +264,36 @@ fn unreadable(kind: ValueKind) -> Error {
     )
 }
 
+/// A value that was stored by an earlier version, or by another program, and that no reader could
+/// read.
+fn unfit(cause: &Error) -> Error {
+    let message = format!("{}; write the feature again, or delete the row", cause.message());
+    Error::new(ErrorKind::Damaged, message)
+}
+
+fn check_text(kind: ValueKind, text: &[u8]) -> Result<()> {
+    let check = match kind {
+        ValueKind::Uuid | ValueKind::TimeUuid => check::check_uuid,
+        ValueKind::Decimal => check::check_decimal,
+        _ => return Ok(()),
+    };
+    check(std::str::from_utf8(text).map_err(|_| unreadable(kind))?).map_err(|cause| unfit(&cause))
+}
+
 fn decode_plain(kind: ValueKind, cell: ValueRef<'_>, out: &mut Vec<u8>) -> Result<()> {
     match (kind.storage(), cell) {
-        (Storage::Integer, ValueRef::Integer(number)) => wire::varint(kind, number, out),
+        (Storage::Integer, ValueRef::Integer(number)) => {
+            if kind == ValueKind::UnixTimestamp {
+                check::check_number(Number::UnixTimestamp(number))
+                    .map_err(|cause| unfit(&cause))?;
+            }
+            wire::varint(kind, number, out);
+        }
         (Storage::Real, cell) => decode_real(kind, cell, out)?,
-        (Storage::Text, ValueRef::Text(text)) => wire::bytes(kind, text, out),
+        (Storage::Text, ValueRef::Text(text)) => {
+            check_text(kind, text)?;
+            wire::bytes(kind, text, out);
+        }
         (Storage::Blob, ValueRef::Blob(bytes)) => wire::bytes(kind, bytes, out),
         (Storage::Wire, ValueRef::Blob(bytes)) => out.extend_from_slice(bytes),
         (Storage::Packed(element), ValueRef::Blob(bytes))
@@ -276,12 +301,19 @@ fn decode_plain(kind: ValueKind, cell: ValueRef<'_>, out: &mut Vec<u8>) -> Resul
         {
             match element {
                 Element::F32 | Element::F64 => wire::packed(kind, bytes, out),
+                Element::I64 if kind == ValueKind::UnixTimestampList => {
+                    let mut numbers = integers(element, bytes).map(Number::UnixTimestamp);
+                    numbers.try_for_each(check::check_number).map_err(|cause| unfit(&cause))?;
+                    wire::packed_varints(kind, integers(element, bytes), out);
+                }
                 _ => wire::packed_varints(kind, integers(element, bytes), out),
             }
         }
         (Storage::Json, ValueRef::Text(text)) => {
             let value = std::str::from_utf8(text).ok().and_then(|text| json_value(kind, text));
-            let value = Value { val: Some(value.ok_or_else(|| unreadable(kind))?) };
+            let value = value.ok_or_else(|| unreadable(kind))?;
+            check::check_value(&value).map_err(|cause| unfit(&cause))?;
+            let value = Value { val: Some(value) };
             prost::Message::encode(&value, out).map_err(|_| unreadable(kind))?;
         }
         _ => return Err(unreadable(kind)),

@@ -29,6 +29,7 @@ mod sql;
 mod statements;
 mod states;
 mod text;
+mod validate;
 mod vectors;
 mod write;
 

@@ -10,7 +10,8 @@ use super::Micros;
 use super::cell;
 use super::connections::Snapshot;
 use super::states::CellStates;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::{self, check};
 use crate::schema::{Column, TableSchema, quote};
 
 /// How rows are named.
@@ -50,21 +51,27 @@ impl Snapshot<'_> {
         let sql = select(schema, &columns, by_row_id);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut out = Builders::new(features.len());
-        let mut push = |statement: &mut rusqlite::Statement<'_>| {
+        let mut push = |statement: &mut rusqlite::Statement<'_>, key: Option<&[u8]>| {
             let mut rows = statement.raw_query();
-            out.push(rows.next()?, &columns, by_row_id, now).map_err(|error| error.at(&schema.view))
+            let row = rows.next()?;
+            out.push(row, &columns, by_row_id, now).map_err(|error| {
+                let key = key.or_else(|| row?.get_ref("entity_key").ok()?.as_blob().ok());
+                let key = key.and_then(|key| proto::decode_key(key).ok());
+                let entity = key.map(|key| format!(", the row of {key}")).unwrap_or_default();
+                error.at(format_args!("{}{entity}", schema.view))
+            })
         };
         match keys {
             RowKey::Keys(keys) => {
                 for key in keys {
                     statement.raw_bind_parameter(1, key)?;
-                    push(&mut statement)?;
+                    push(&mut statement, Some(key))?;
                 }
             }
             RowKey::RowIds(row_ids) => {
                 for row_id in row_ids {
                     statement.raw_bind_parameter(1, row_id)?;
-                    push(&mut statement)?;
+                    push(&mut statement, None)?;
                 }
             }
         }
@@ -132,7 +139,15 @@ impl Builders {
             self.push_missing();
             return Ok(());
         }
-        self.events.append_value(row.get(0)?);
+        let event = row.get(0)?;
+        if !check::is_time(event) {
+            let message = format!(
+                "its event timestamp {event} (microseconds since 1970) is outside of the years 1 \
+                 to 9999; write the row again, or delete it"
+            );
+            return Err(Error::new(ErrorKind::Damaged, message));
+        }
+        self.events.append_value(event);
         let states = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
         let states = CellStates::decode(states)?;
         let mut at = 3;

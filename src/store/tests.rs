@@ -39,7 +39,8 @@ pub(super) fn write_until(
     expires_at: Option<Micros>,
 ) -> Result<WriteCounts> {
     store.write(|txn| {
-        let options = WriteOptions { conflict: Conflict::NewestEventWins, now, expires_at };
+        let options =
+            WriteOptions { conflict: Conflict::NewestEventWins, now, expires_at, first_row: 0 };
         let mut writer = txn.writer(&spec(), vec!["name".into()], options)?;
         let message = Value { val: Some(Val::String(name.to_owned())) };
         let message = prost::Message::encode_to_vec(&message);

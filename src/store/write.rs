@@ -9,11 +9,10 @@ use super::cell::{self, Cell};
 use super::connections::WriteTxn;
 use super::statements::Statements;
 use super::states::{CellState, CellStates};
-use crate::error::{Error, ErrorKind, Result};
+use super::validate::{check_cell, check_number, check_row};
+use crate::error::Result;
 use crate::proto::{self, DecodedKey, Number, Val};
-use crate::schema::{
-    Column, DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec,
-};
+use crate::schema::{DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec};
 
 /// What a write does to a row that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +33,8 @@ pub struct WriteOptions {
     pub now: Micros,
     /// When the rows written now expire.
     pub expires_at: Option<Micros>,
+    /// The number of the first row, for messages: rows before it may have been written already.
+    pub first_row: u64,
 }
 
 /// A row as Feast hands it over, its values aside.
@@ -110,7 +111,7 @@ impl<'a> WriteTxn<'a> {
             touched: Vec::new(),
             retexted: Vec::new(),
             counts: WriteCounts::default(),
-            row: 0,
+            row: options.first_row,
             last_was_new: true,
             cells: Vec::new(),
         })
@@ -141,6 +142,7 @@ impl<'a> RowWriter<'a> {
         values: impl Iterator<Item = (usize, Given<'v>)>,
     ) -> Result<()> {
         let parts = DecodedKey::from_message(row.entity_key)?;
+        check_row(row, &parts)?;
         let key = Key { bytes: parts.encode()?, parts };
         self.learn_join_keys(&key.parts)?;
 
@@ -191,7 +193,9 @@ impl<'a> RowWriter<'a> {
         let message = match value {
             Given::Number(number) => {
                 let position = self.position(feature, || Val::from(number).kind())?;
-                let (cell, state) = cell::encode_number(self.schema.columns[position].kind, number);
+                let column = &self.schema.columns[position];
+                check_number(column, number)?;
+                let (cell, state) = cell::encode_number(column.kind, number);
                 return Ok(WrittenCell { position, cell, state });
             }
             Given::Message(message) => message,
@@ -201,7 +205,7 @@ impl<'a> RowWriter<'a> {
         let position =
             self.position(feature, || value.as_ref().map_or(ValueKind::Null, Val::kind))?;
         let column = &self.schema.columns[position];
-        check_vector_length(column, value.as_ref())?;
+        check_cell(column, value.as_ref())?;
         let (cell, state) = cell::encode(column.kind, value, message);
         Ok(WrittenCell { position, cell, state })
     }
@@ -276,9 +280,11 @@ impl<'a> RowWriter<'a> {
             self.touched.push(row_id);
             return Ok(Found::Nothing);
         }
-        let stored_is_newer = event > row.event
-            || (event == row.event
-                && matches!((created, row.created), (Some(stored), Some(new)) if stored > new));
+        // A time that no reader can hold is no time: versions before this one took them.
+        let stored_is_newer = proto::check::is_time(event)
+            && (event > row.event
+                || (event == row.event
+                    && matches!((created, row.created), (Some(stored), Some(new)) if stored > new)));
         if stored_is_newer && self.options.conflict == Conflict::NewestEventWins {
             return Ok(Found::Newer);
         }
@@ -385,29 +391,4 @@ enum Found {
     Nothing,
     Older(Stored),
     Newer,
-}
-
-fn check_vector_length(column: &Column, value: Option<&Val>) -> Result<()> {
-    let Some(expected) = column.vector_length else {
-        return Ok(());
-    };
-    let length = match value {
-        Some(Val::FloatList(list)) => list.val.len(),
-        Some(Val::DoubleList(list)) => list.val.len(),
-        Some(Val::Int32List(list)) => list.val.len(),
-        Some(Val::Int64List(list)) => list.val.len(),
-        _ => return Ok(()),
-    };
-    if length == expected as usize {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::InvalidValue,
-        format!(
-            "feature '{}' ({}): a vector of {length} values where the feature declares \
-             vector_length={expected}; nothing of this batch was written. Mend the vector, or \
-             change vector_length and run `feast apply`",
-            column.feature, column.feast_type
-        ),
-    ))
 }

@@ -170,7 +170,7 @@ def test_exact_values_stay_what_they_are():
     ("feast_type", "array", "message"),
     [
         ("INT32", pa.array([2**31]), "2147483648"),
-        ("INT64", pa.array([1.5]), "1.5 is no whole number"),
+        ("INT64", pa.array([1.5]), "1.5 is not a whole number"),
         ("INT64", pa.array([math.inf]), "inf"),
         ("INT64", pa.array([2**64 - 1], pa.uint64()), "18446744073709551615"),
         ("FLOAT_LIST", pa.array([[1.0, None]]), "a list holds null"),

@@ -171,7 +171,7 @@ def test_a_view_without_entities(store):
         ),
         (
             lambda t: t.set_column(4, "time", pa.array([NOON] * 9 + [None], TIME)),
-            "column 'time': row 9 of a batch has no event timestamp",
+            "column 'time': row 9 has no event timestamp",
         ),
         (lambda t: t.set_column(4, "time", pa.array(["soon"] * 10)), "'time' .*no timestamps"),
     ],
