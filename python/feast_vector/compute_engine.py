@@ -20,6 +20,7 @@ from feast.infra.compute_engines.local.local_node import LocalNode
 from feast.infra.compute_engines.local.nodes import LocalOutputNode, LocalSourceReadNode
 from feast.repo_config import FeastConfigBaseModel
 
+from feast_vector import _messages
 from feast_vector._dask import frames_named_by_identity
 from feast_vector.online_store import VectorOnlineStore
 from feast_vector.tables import ROWS_AT_ONCE, TableWriter
@@ -173,6 +174,7 @@ class _OutputNode(LocalOutputNode):
         rows = config.materialization_config.online_write_batch_size or ROWS_AT_ONCE
         if self._progress_bar is None:
             writer.write(table.to_batches(), rows)
-            return
-        with self._progress_bar(table.num_rows) as bar:
-            writer.write(table.to_batches(), rows, bar.update)
+        else:
+            with self._progress_bar(table.num_rows) as bar:
+                writer.write(table.to_batches(), rows, bar.update)
+        _messages.rows_ignored(self.feature_view.name, writer.written, writer.ignored)

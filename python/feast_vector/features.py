@@ -44,6 +44,7 @@ class Reads:
     """What is read for a call of ``get_online_features``, whichever its entities are.
 
     Attributes:
+        config: Feast's configuration.
         groups: The views, and the features of each.
         columns: Names of the columns that the entities' values come in.
         names: The features' names in the response.
@@ -60,6 +61,7 @@ class Reads:
         full_names: bool,  # noqa: FBT001
     ) -> None:
         """Put the reads into the core's terms; ``columns`` name the entities' values."""
+        self.config = config
         self.groups = groups
         self.columns = list(columns)
         self.names: list[str] = []
@@ -95,11 +97,16 @@ class Request:
 
     Attributes:
         keys: How many entities are looked up, over all views.
+        groups: The views, and the features of each.
     """
+
+    # Vectors of the answer before those of features.
+    _leading = 0
 
     def __init__(self, reads: Reads, columns: list[bytes], rows: int) -> None:
         """Take a serialized column for each of the reads', of so many rows."""
         self.keys = rows * len(reads.groups)
+        self.groups = reads.groups
         self._reads = reads
         self._columns = columns
         self._rows = rows
@@ -116,7 +123,11 @@ class Request:
     ) -> None:
         """Put the answer into Feast's response, and tell Feast's metrics."""
         message, present = answer
+        before = len(response.results)
         response.MergeFromString(message)
+        if self._reads.config.online_store.enforce_ttl:
+            limits = [(views.not_before(table), len(names)) for table, names in self._reads.groups]
+            protos.expire(response, before + self._leading, limits, present)
         if with_versions:
             described = {view.name for view in response.metadata.feature_view_metadata}
             for table, _ in self._reads.groups:
@@ -140,6 +151,7 @@ class WholeRequest(Request):
     ) -> None:
         """Take what :class:`Request` does, and the types of the features that are asked for."""
         super().__init__(reads, columns, rows)
+        self._leading = len(columns)
         self._feature_types = feature_types
 
     def read(self, engine: _core.Engine) -> Answer:

@@ -7,13 +7,14 @@ copy; ``as_dict=True`` gives plain columns, ``{"id": [...], "name": [...], ...}`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.feature_view import DUMMY_ENTITY_ID
 
-from feast_vector import arguments, protos, views
+from feast_vector import _keys, _messages, arguments, views
 from feast_vector.errors import FeastVectorError, InvalidInputError, NotFoundError
 from feast_vector.filters import FilterLike, conditions
 from feast_vector.tables import ROWS_AT_ONCE, TableWriter
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
 Columns: TypeAlias = "pa.RecordBatch | dict[str, list[Any]]"
 """Rows by column."""
 
-Keys: TypeAlias = "Sequence[Any] | Mapping[str, Sequence[Any]] | pa.Table | pa.RecordBatch"
-"""Entities: values of the view's one join key, dicts of join keys, or a column for each."""
+Keys: TypeAlias = Any
+"""Entities: a value, or values, of the view's one join key; a dict, or dicts, of join keys; a dict
+with a column for each; or an Arrow table, a pandas or polars frame, or a series."""
 
 
 class VectorView:
     """A feature view of a store of ours, resolved once.
 
     It keeps what the view was when it was opened: after ``feast apply`` changes it, open it anew.
-    Data is always as of now. May be shared by threads.
+    Data is always as of now. May be shared by threads, and pickled, for Ray, joblib and other
+    processes.
     """
 
     def __init__(self, store: FeatureStore, view: str) -> None:
@@ -52,6 +55,19 @@ class VectorView:
         self._table: Any = store.registry.get_any_feature_view(
             view, store.project, allow_cache=True
         )
+        self._resolve()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without what belongs to this process."""
+        resolved = ("_declaration", "_key_types", "_features")
+        return {name: value for name, value in vars(self).items() if name not in resolved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Resolve the view again, in another process; the file is opened with the first use."""
+        vars(self).update(state)
+        self._resolve()
+
+    def _resolve(self) -> None:
         self._declaration = views.declaration(self._config, self._table)
         self._key_types = {
             field.name: field.dtype.to_value_type()
@@ -75,7 +91,7 @@ class VectorView:
         *,
         text: str | Sequence[str] | None = None,
         filters: FilterLike | None = None,
-        features: Sequence[str] | None = None,
+        features: str | Sequence[str] | None = None,
         feature: str | None = None,
         metric: str | None = None,
         max_distance: float | None = None,
@@ -97,7 +113,7 @@ class VectorView:
                 rankings are fused by reciprocal rank (Cormack et al., SIGIR 2009).
             filters: A filter of Feast's, or a dict of its shape; applied before ranking, so that
                 ``top_k`` rows come back whenever that many pass.
-            features: Features to return; all but vectors, if not given.
+            features: Features to return, or the name of one; all but vectors, if not given.
             feature: The feature to search; the view's vector field, if not given.
             metric: ``cosine``, ``L2`` or ``inner_product``; the feature's, else the store's.
             max_distance: Leave out rows that are further away.
@@ -106,7 +122,8 @@ class VectorView:
                 side by side as a ``phrase``, or all with the last as a ``prefix``.
             weights: Weights of the rankings by vector and by text.
             rrf_k: The k of the fusion, 60 by default.
-            past_ttl: Whether to find rows past the view's ttl; ``search_past_ttl``, if not given.
+            past_ttl: Whether to find rows past the view's ttl; if not given, they are found unless
+                ``enforce_ttl`` is set.
             exact: Compare with every vector that passes the filter, whatever index there is.
             explain: Also return how the rows were found, as a dict.
             as_dict: Return a dict of lists instead of Arrow.
@@ -141,7 +158,7 @@ class VectorView:
             message = "max_distance needs a query vector: texts have no distance"
             raise InvalidInputError(message, "invalid_argument")
         vector_weight, text_weight = weights or (online.vector_weight, online.text_weight)
-        past_ttl = online.search_past_ttl if past_ttl is None else past_ttl
+        past_ttl = not online.enforce_ttl if past_ttl is None else past_ttl
         batch, explanation = self._engine.search(
             self._declaration,
             top_k=arguments.positive(top_k),
@@ -166,14 +183,14 @@ class VectorView:
         return (answer, json.loads(explanation)) if explanation else answer
 
     def read(
-        self, keys: Keys, features: Sequence[str] | None = None, *, as_dict: bool = False
+        self, keys: Keys, features: str | Sequence[str] | None = None, *, as_dict: bool = False
     ) -> Columns:
         """Read features by entity key: a row for each key, in their order.
 
         Args:
-            keys: Values of the join key; or, for any number of join keys, dicts, a dict of
-                columns, or an Arrow table.
-            features: Features to return; all, if not given.
+            keys: A value, or values, of the join key; or, for any number of join keys, a dict or
+                dicts, a dict of columns, an Arrow table, or a data frame.
+            features: Features to return, or the name of one; all, if not given.
             as_dict: Return a dict of lists instead of Arrow.
 
         Returns:
@@ -183,6 +200,8 @@ class VectorView:
         serialized = self._serialized(keys)
         chosen = self._features if features is None else self._chosen(features, None)
         batch = self._engine.read(self._declaration, serialized, chosen, typed=True)
+        if self._config.online_store.enforce_ttl:
+            batch = self._unexpired(batch)
         return batch.to_pydict() if as_dict else batch
 
     def delete(self, keys: Keys) -> int:
@@ -236,6 +255,7 @@ class VectorView:
             if done:
                 error.args = (f"{error} (the first {done} rows are written)",)
             raise
+        _messages.rows_ignored(self.name, writer.written, writer.ignored)
         return {"written": writer.written, "ignored": writer.ignored}
 
     def count(self, filters: FilterLike | None = None) -> int:
@@ -261,6 +281,22 @@ class VectorView:
         indexes: list[dict[str, Any]] = json.loads(self._engine.indexes(self._declaration))
         return indexes
 
+    def _unexpired(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows, without those past the view's ttl."""
+        limit = views.not_before(self._table)
+        if limit is None:
+            return batch
+        event = batch.num_columns - 1
+        limit = pa.scalar(limit, pa.int64()).cast(batch.column(event).type)
+        expired = pc.fill_null(pc.less(batch.column(event), limit), fill_value=False)
+        columns = [
+            column
+            if at < len(self._key_types)
+            else pc.if_else(expired, pa.scalar(None, column.type), column)
+            for at, column in enumerate(batch.columns)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
     def _vector_field(self, feature: str | None) -> Any:  # noqa: ANN401
         if feature is None:
             return arguments.vector_field(self._table)
@@ -269,15 +305,16 @@ class VectorView:
                 return field
         raise self._unknown(feature)
 
-    def _chosen(self, features: Sequence[str] | None, searched: str | None) -> list[str]:
+    def _chosen(self, features: str | Sequence[str] | None, searched: str | None) -> list[str]:
         if features is None:
             return [
                 field.name
                 for field in self._table.features
                 if field.name != searched and not field.vector_index
             ]
+        names = [features] if isinstance(features, str) else features
         # Join keys are part of every answer.
-        chosen = [name for name in features if name not in self._key_types]
+        chosen = [name for name in names if name not in self._key_types]
         for name in chosen:
             if name not in self._features:
                 raise self._unknown(name)
@@ -291,37 +328,7 @@ class VectorView:
         return NotFoundError(message, "unknown_feature")
 
     def _serialized(self, keys: Keys) -> list[bytes]:
-        columns: Mapping[str, Sequence[Any]]
-        names = list(self._key_types)
-        if isinstance(keys, pa.Table | pa.RecordBatch):
-            columns = {
-                name: keys.column(name).to_pylist() for name in names if name in keys.schema.names
-            }
-        elif isinstance(keys, Mapping):
-            columns = keys
-        else:
-            rows = (
-                [key if isinstance(key, Mapping) else {names[0]: key} for key in keys]
-                if (len(names) == 1)
-                else list(keys)
-            )
-            if not all(isinstance(row, Mapping) and set(row) == set(names) for row in rows):
-                raise self._wrong_keys()
-            if not names:
-                return protos.entity_keys({}, {}, len(rows))
-            columns = {name: [row[name] for row in rows] for name in names}
-        if set(columns) != set(names):
-            raise self._wrong_keys()
-        count = len(next(iter(columns.values()), []))
-        if any(len(column) != count for column in columns.values()):
-            message = f"feature view '{self.name}': the columns of join keys differ in length"
-            raise InvalidInputError(message, "invalid_key")
-        return protos.entity_keys(columns, self._key_types, count)
-
-    def _wrong_keys(self) -> InvalidInputError:
-        names = ", ".join(self._key_types) or "none"
-        message = f"feature view '{self.name}': keys have to have its join keys, which are: {names}"
-        return InvalidInputError(message, "invalid_key")
+        return _keys.serialized(self.name, self._key_types, keys)
 
 
 def _online_store(store: FeatureStore) -> VectorOnlineStore:

@@ -18,13 +18,22 @@ from feast.infra.infra_object import InfraObject
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
-from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
 
-from feast_vector import _core, _stream, arguments, protos, rank_order, views
+from feast_vector import _core, _messages, _stream, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
 from feast_vector._progress import TextIndexProgress
 from feast_vector.column_reads import INLINE_KEYS, ColumnReads
 from feast_vector.filters import conditions
+from feast_vector.foreign_options import translated
 
 if TYPE_CHECKING:
     from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -34,7 +43,13 @@ if TYPE_CHECKING:
 
 
 class VectorOnlineStoreConfig(FeastConfigBaseModel):
-    """The ``online_store`` section of ``feature_store.yaml``. Unknown keys are refused."""
+    """The ``online_store`` section of ``feature_store.yaml``.
+
+    Options of other stores are translated, or left out with a warning; unknown ones are refused.
+    """
+
+    # Sections of other stores have passwords in them.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     type: Literal[
         "vector",
@@ -84,8 +99,9 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     text_weight: float = Field(default=1.0, ge=0)
     """Weight of the ranking by text in the fusion."""
 
-    search_past_ttl: StrictBool = False
-    """Whether searches find rows past their view's ttl."""
+    enforce_ttl: StrictBool = False
+    """Whether reads and searches leave out rows past their view's ttl. By default they do not, as
+    in Feast's other stores."""
 
     enable_openai_compatible_store: StrictBool | None = None
     """Accepted, because Feast's stores have it; filters and OpenAI's search work either way."""
@@ -111,6 +127,11 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
 
     search_threads: int = Field(default=0, ge=0, le=1024)
     """The most threads that one search uses; 0 for as many as there are cores."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translated(cls, options: object) -> object:
+        return translated(options, cls.model_fields) if isinstance(options, dict) else options
 
     @field_validator("similarity")
     @classmethod
@@ -160,9 +181,10 @@ class VectorOnlineStore(ColumnReads):
             return
         stream = protos.write_stream(data, table.features)
         declaration = views.declaration(config, table)
-        _stream.write(
+        counts = _stream.write(
             self.engine(config), declaration, stream, **views.write_options(config, table)
         )
+        _messages.rows_ignored(table.name, *counts)
         if progress:
             progress(len(data))
 
@@ -188,7 +210,8 @@ class VectorOnlineStore(ColumnReads):
         """Read features by entity key: a row for each key, in their order."""
         keys = protos.serialize_keys(entity_keys)
         batch = self.engine(config).read(views.identity(config, table), keys, requested_features)
-        return protos.read_rows(batch)
+        enforced = config.online_store.enforce_ttl
+        return protos.read_rows(batch, views.not_before(table) if enforced else None)
 
     async def online_read_async(
         self,
@@ -306,7 +329,7 @@ class VectorOnlineStore(ColumnReads):
             vector_weight=online.vector_weight,
             text_weight=online.text_weight,
             filter=None if filters is None else conditions(filters),
-            not_before=None if online.search_past_ttl else views.not_before(table),
+            not_before=views.not_before(table) if online.enforce_ttl else None,
             features=features,
             **by_vector,
         )

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from feast import Field
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
-from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import RepeatedValue
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
@@ -272,18 +272,47 @@ def empty_response() -> GetOnlineFeaturesResponse:
     return GetOnlineFeaturesResponse()
 
 
+def expire(
+    response: GetOnlineFeaturesResponse,
+    start: int,
+    limits: Sequence[tuple[int | None, int]],
+    present: list[int],
+) -> None:
+    """Take values past their view's ttl out of a response, with Feast's status for them.
+
+    Args:
+        response: The response.
+        start: The place of the first feature's vector.
+        limits: For each view the time, in microseconds, before which rows are past its ttl, and
+            how many features are read of it.
+        present: How many values of each view are there; what is taken out no longer counts.
+    """
+    vectors = iter(response.results[start:])
+    for place, (limit, features) in enumerate(limits):
+        for vector in [next(vectors) for _ in range(features)]:
+            if limit is None:
+                continue
+            for row, moment in enumerate(vector.event_timestamps):
+                there = vector.statuses[row] == FieldStatus.PRESENT
+                if there and moment.seconds * 10**6 + moment.nanos // 1000 < limit:
+                    vector.statuses[row] = FieldStatus.OUTSIDE_MAX_AGE
+                    vector.values[row].Clear()
+                    present[place] -= 1
+
+
 def serialize_column(values: Iterable[ValueProto]) -> bytes:
     """Values as one message."""
     serialized: bytes = RepeatedValue(val=values).SerializeToString()
     return serialized
 
 
-def read_rows(batch: pa.RecordBatch) -> list[ReadRow]:
-    """The rows of ``Engine.read``, as Feast wants them."""
+def read_rows(batch: pa.RecordBatch, not_before: int | None = None) -> list[ReadRow]:
+    """The rows of ``Engine.read``, as Feast wants them; those before that time are not there."""
     times = _datetimes(batch.column(0))
     features = _feature_dicts(batch, leading=1)
+    limit = None if not_before is None else _EPOCH + timedelta(microseconds=not_before)
     return [
-        (None, None) if time is None else (time, row)
+        (None, None) if time is None or (limit and time < limit) else (time, row)
         for time, row in zip(times, features, strict=True)
     ]
 

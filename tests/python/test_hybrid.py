@@ -130,13 +130,13 @@ def aged(harness, **ages):
 
 
 def test_rows_past_their_ttl_are_not_found(tmp_path):
-    harness = make_harness(tmp_path, text_search_enabled=True)
+    harness = make_harness(tmp_path, text_search_enabled=True, enforce_ttl=True)
     view = aged(harness, old=25, fresh=1, future=-5)
     for query, words in (([0, 0], None), (None, "word"), ([0, 0], "word")):
         assert sorted(harness.find_ids(view, query, words)) == [1, 2]
-    # Reads by key are Feast's, and Feast applies no ttl to them.
-    assert harness.read(view, key(id=0))[0][1]["title"] == text("old word")
-    asked_for = make_harness(tmp_path, text_search_enabled=True, search_past_ttl=True)
+    assert harness.read(view, key(id=0)) == [(None, None)]
+    asked_for = make_harness(tmp_path, text_search_enabled=True)
+    assert asked_for.read(view, key(id=0))[0][1]["title"] == text("old word")
     for query, words in (([0, 0], None), (None, "word"), ([0, 0], "word")):
         assert sorted(asked_for.find_ids(view, query, words)) == [0, 1, 2]
     view.ttl = timedelta(0)
@@ -144,7 +144,7 @@ def test_rows_past_their_ttl_are_not_found(tmp_path):
 
 
 def test_a_row_that_was_past_its_ttl_is_found_when_written_anew(tmp_path):
-    harness = make_harness(tmp_path)
+    harness = make_harness(tmp_path, enforce_ttl=True)
     view = aged(harness, old=25)
     assert harness.find_ids(view, [0, 0]) == []
     row = {"title": text("new"), "embedding": vector(0, 0)}
@@ -153,7 +153,7 @@ def test_a_row_that_was_past_its_ttl_is_found_when_written_anew(tmp_path):
 
 
 def test_as_many_live_rows_as_asked_for_come_back(tmp_path):
-    harness = make_harness(tmp_path)
+    harness = make_harness(tmp_path, enforce_ttl=True)
     view = vector_view(metric="L2")
     view.ttl = timedelta(days=1)
     now = datetime.now(timezone.utc)
