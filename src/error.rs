@@ -19,6 +19,8 @@ pub enum ErrorClass {
     Storage,
     /// The file is not one that this version can read.
     Format,
+    /// A bug of ours.
+    Internal,
 }
 
 macro_rules! error_kinds {
@@ -65,10 +67,16 @@ error_kinds! {
     InvalidSql = "invalid_sql", InvalidInput;
     /// A feature that the view does not have.
     UnknownFeature = "unknown_feature", NotFound;
+    /// An answer or a batch of more bytes than one array or message holds.
+    TooLarge = "too_large", InvalidInput;
     /// Another writer held the database for longer than `busy_timeout`.
     Busy = "busy", Busy;
     /// The process was forked in the middle of an operation of another thread.
     Forked = "forked", Storage;
+    /// The operation was told to stop before its end; nothing of it was kept.
+    Interrupted = "interrupted", Busy;
+    /// The process is short of descriptors, memory or mappings for the moment.
+    OutOfResources = "out_of_resources", Storage;
     /// No space left.
     DiskFull = "disk_full", Storage;
     /// The file or its folder cannot be written.
@@ -85,6 +93,8 @@ error_kinds! {
     Damaged = "damaged", Format;
     /// An index file is damaged or gone; what it held is searched without it, and it is built anew.
     IndexDamaged = "index_damaged", Format;
+    /// A bug in feast-vector: a panic, caught.
+    Internal = "internal_error", Internal;
 }
 
 /// An error: a stable kind and a sentence that says what was wrong, where, and what to do.

@@ -11,6 +11,7 @@
 //! * [`text`]: what texts and queries are cut into; pure;
 //! * [`schema`] and [`proto`]: column kinds, table layouts, and Feast's wire messages; pure;
 //! * `fs`: files and folders that somebody else may have tampered with;
+//! * [`parallel`]: threads, and how work under way is told to stop;
 //! * [`error`]: what can go wrong, by what a caller would do about it.
 //!
 //! The Python extension module (`feast_vector._core`) is behind the cargo feature `python`.
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod error;
 mod fs;
 pub mod index;
+pub mod parallel;
 pub mod proto;
 pub mod query;
 pub mod schema;

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 _watched: set[str] = set()
 
@@ -25,6 +26,8 @@ def watch(path: str) -> None:
 
 
 def _connecting(database: object, *_: object) -> None:
+    if sys is None or sys.is_finalizing():
+        return
     try:
         path = os.path.realpath(os.fsdecode(database))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -42,7 +45,12 @@ def _connecting(database: object, *_: object) -> None:
 _EVENTS: dict[str, Callable[..., None]] = {"sqlite3.connect": _connecting}
 
 
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    handler = _EVENTS.get(event)
+# The hook outlives this module, whose names are gone when the interpreter ends.
+def _hook(
+    event: str,
+    arguments: tuple[object, ...],
+    events: Mapping[str, Callable[..., None]] = MappingProxyType(_EVENTS),
+) -> None:
+    handler = events.get(event)
     if handler is not None:
         handler(*arguments)

@@ -44,3 +44,7 @@ class StorageError(FeastVectorError, OSError):
 
 class FormatError(FeastVectorError):
     """The file is not one that this version can read."""
+
+
+class InternalError(FeastVectorError, RuntimeError):
+    """A bug in feast-vector; please report it."""

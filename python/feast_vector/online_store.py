@@ -380,7 +380,8 @@ class VectorOnlineStore(ColumnReads):
 
     async def close(self) -> None:
         """Close the database; the next call opens it again."""
-        for engine in self._engines.values():
+        # A copy: other tasks may open engines meanwhile.
+        for engine in list(self._engines.values()):
             await asyncio.to_thread(engine.close)
 
     def engine(self, config: RepoConfig) -> _core.Engine:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, BinaryBuilder, Float64Array, Int32Array, PrimitiveArray,
+    ArrayBuilder, ArrayRef, AsArray, BinaryBuilder, Float64Array, Int32Array, PrimitiveArray,
     RecordBatch, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::TimestampMicrosecondType;
@@ -84,6 +84,9 @@ fn identities(
     for row in known {
         let row = row.map(|(event, key)| (Some(event), Some(key)));
         let (event, key) = row.or_else(|| others.next()).unwrap_or_default();
+        if !store::has_room(&keys, key.map_or(0, <[u8]>::len)) {
+            return Err(store::too_large(keys.len(), keys.values_slice().len()));
+        }
         events.append_option(event);
         keys.append_option(key);
     }
@@ -121,11 +124,16 @@ pub(super) fn answer(
     let rank = numbers(|row| row.text_rank);
     let keys = rows.entity_keys.as_binary::<i32>().iter();
     if request.form == Form::Wire {
-        let messages = keys
-            .map(|key| key.map(|key| Ok(decode_key(key)?.to_message())).transpose())
-            .collect::<Result<BinaryArray>>()?;
+        let mut messages = BinaryBuilder::new();
+        for key in keys {
+            let message = key.map(decode_key).transpose()?.map(|key| key.to_message());
+            if !store::has_room(&messages, message.as_ref().map_or(0, Vec::len)) {
+                return Err(store::too_large(messages.len(), messages.values_slice().len()));
+            }
+            messages.append_option(message);
+        }
         let leading = [
-            ("entity_key", Arc::new(messages) as ArrayRef),
+            ("entity_key", Arc::new(messages.finish()) as ArrayRef),
             ("event_timestamp", event),
             ("distance", distance),
             ("text_rank", rank),

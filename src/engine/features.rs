@@ -61,6 +61,11 @@ impl Engine {
                 format!("{} columns for {} join keys", columns.len(), reads.columns.len());
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        let places = reads.reads.iter().flat_map(|read| &read.join_keys).map(|(_, at)| *at);
+        if let Some(at) = places.max().filter(|at| *at >= columns.len()) {
+            let message = format!("a join key is in column {at}, and there are {}", columns.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         self.store.read(|snapshot| {
             let now = now();
             let mut message = FeaturesMessage::default();
@@ -82,6 +87,10 @@ impl Engine {
                     let column = column.as_binary::<i32>();
                     let value = |&row: &usize| column.is_valid(row).then(|| column.value(row));
                     count += message.put_vector(places.iter().map(value), &times);
+                    // Protobuf reads no message of more; a row may be answered to many entities.
+                    if message.len() > store::MOST_BYTES {
+                        return Err(store::too_large(places.len(), message.len()).at(&read.view));
+                    }
                 }
                 present.push(count);
             }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::Engine;
 use super::indexing::{Extent, IndexSettings, Job, Outcome, run, sweep};
 use super::search::SearchRequest;
 use super::vectors::{CacheKey, Followed};
-use super::{Engine, cores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Plan, plan};
+use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::IndexId;
 
@@ -18,24 +19,20 @@ const BUILDER_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Builds the index of a feature's vectors, or of every indexed feature of the view, anew: one
-    /// segment of everything. Waits for another builder. Gives a report for each feature.
-    pub fn optimize(
-        &self,
-        view: &ViewSpec,
-        feature: Option<&str>,
-        cancelled: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Json> {
+    /// segment of everything, in the foreground, with all cores. Waits for another builder. Gives a
+    /// report for each feature.
+    pub fn optimize(&self, view: &ViewSpec, feature: Option<&str>) -> Result<Json> {
         let _entered = self.gate.enter()?;
         let mut reports = serde_json::Map::new();
         for job in jobs(view)?.into_iter().filter(|job| feature.is_none_or(|f| f == job.feature)) {
             let place = format!("{}, feature '{}'", view.id, job.feature);
             let outcome =
-                run(&self.store, &job, Extent::Everything, BUILDER_PATIENCE, cores(), cancelled)
+                run(&self.store, &job, Extent::Everything, BUILDER_PATIENCE, parallel::cores())
                     .map_err(|error| error.at(&place))?;
             let report = match outcome {
                 Outcome::Published(report) => report,
                 Outcome::Nothing => json!(null),
-                Outcome::Cancelled => break,
+                Outcome::Cancelled => return Err(parallel::interrupted()),
                 Outcome::Busy => {
                     let message = "another process has been building indexes for ten minutes";
                     return Err(Error::new(ErrorKind::Busy, message).at(place));

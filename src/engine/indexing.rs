@@ -13,6 +13,7 @@ use crate::index::{
     BuildOptions, Built, IndexType, MIN_BYTES, Part, Plan, Staged, Staging, build, can_index,
     is_build_name, plan,
 };
+use crate::parallel;
 use crate::schema::{Column, VectorIndexSpec, ViewId};
 use crate::store::{
     Changes, IndexId, IndexState, RowRuns, SegmentEntry, Snapshot, Store, StoredVector, TableState,
@@ -119,7 +120,6 @@ pub(super) fn run(
     extent: Extent,
     patience: Duration,
     threads: usize,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Outcome> {
     let Some(_lock) = store.lock_builder(patience)? else {
         return Ok(Outcome::Busy);
@@ -130,14 +130,14 @@ pub(super) fn run(
     let started = Instant::now();
     let staging = folder.join(format!("staging-{:016x}.tmp", random_stamp()));
     let staging = StagingFile { path: &staging, database: store.path() };
-    let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, staging, cancelled));
+    let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, staging));
     let _ = fs::remove_file(staging.path);
     let Some(start) = start? else {
-        return Ok(if cancelled() { Outcome::Cancelled } else { Outcome::Nothing });
+        return Ok(if parallel::is_cancelled() { Outcome::Cancelled } else { Outcome::Nothing });
     };
     let built = match &start.vectors {
-        StagedVectors::F32(staged) => assemble(staged, &start, job, store, threads, cancelled),
-        StagedVectors::F64(staged) => assemble(staged, &start, job, store, threads, cancelled),
+        StagedVectors::F32(staged) => assemble(staged, &start, job, store, threads),
+        StagedVectors::F64(staged) => assemble(staged, &start, job, store, threads),
     };
     let Some(built) = built.map_err(|cause| cannot(&folder, &cause))? else {
         return Ok(Outcome::Cancelled);
@@ -154,7 +154,6 @@ fn assemble<T: Real>(
     job: &Job,
     store: &Store,
     threads: usize,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> std::io::Result<Option<Vec<Built>>> {
     let bytes = staged.rows.len() * staged.dim() * size_of::<T>();
     if staged.rows.is_empty() || (start.kept.is_empty() && bytes < MIN_BYTES) {
@@ -172,7 +171,7 @@ fn assemble<T: Real>(
         stamp: random_stamp(),
         threads,
     };
-    Ok(build(staged, &options, cancelled)?.map(|built| vec![built]))
+    Ok(build(staged, &options)?.map(|built| vec![built]))
 }
 
 fn random_stamp() -> u64 {
@@ -186,7 +185,6 @@ fn begin(
     extent: Extent,
     folder: &Path,
     staging: StagingFile<'_>,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<Start>> {
     let Some(table) = snapshot.table(&job.view)? else {
         return Ok(None);
@@ -222,9 +220,9 @@ fn begin(
         _ => (Rows::All, Vec::new()),
     };
     let vectors = if element_bytes == size_of::<f32>() {
-        stage(snapshot, &table, column, dim, &rows, staging, cancelled)?.map(StagedVectors::F32)
+        stage(snapshot, &table, column, dim, &rows, staging)?.map(StagedVectors::F32)
     } else {
-        stage(snapshot, &table, column, dim, &rows, staging, cancelled)?.map(StagedVectors::F64)
+        stage(snapshot, &table, column, dim, &rows, staging)?.map(StagedVectors::F64)
     };
     Ok(vectors.map(|vectors| Start { id, seq: table.last_seq, kept, vectors }))
 }
@@ -300,7 +298,6 @@ fn stage<T: Real>(
     dim: usize,
     rows: &Rows,
     StagingFile { path, database }: StagingFile<'_>,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<Staged<T>>> {
     let file = crate::fs::create_new(path, database);
     let mut staging = Staging::<T>::new(file.map_err(|cause| cannot(path, &cause))?, dim);
@@ -315,18 +312,18 @@ fn stage<T: Real>(
     match rows {
         Rows::All => snapshot.vectors_while(&table.schema, column, &mut |vector| {
             put(vector);
-            !cancelled()
+            !parallel::is_cancelled()
         })?,
         Rows::Some(row_ids) => {
             for row_ids in row_ids.chunks(1024) {
-                if cancelled() {
+                if parallel::is_cancelled() {
                     return Ok(None);
                 }
                 snapshot.vectors_of(&table.schema, column, row_ids, &mut put)?;
             }
         }
     }
-    if cancelled() {
+    if parallel::is_cancelled() {
         return Ok(None);
     }
     match failed {

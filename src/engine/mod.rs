@@ -26,6 +26,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::{self, Store, StoreOptions};
 
@@ -70,7 +71,7 @@ impl Engine {
     pub fn new(store: StoreOptions, options: EngineOptions) -> Self {
         let store = Store::new(store);
         Self {
-            builder: Builder::new(store.sibling(), cores()),
+            builder: Builder::new(store.sibling()),
             store,
             vectors: VectorCaches::default(),
             rows: RowCaches::default(),
@@ -124,6 +125,7 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         let _entered = self.gate.enter()?;
         self.builder.stop();
+        self.builder.forget();
         self.builder.resume();
         self.store.disconnect();
         self.vectors.clear();
@@ -150,10 +152,6 @@ impl Engine {
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// The clock: microseconds since 1970-01-01 UTC.
 fn now() -> store::Micros {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
@@ -163,7 +161,7 @@ impl Engine {
     /// The cores, shared among the operations under way.
     fn threads_for_one_search(&self) -> usize {
         let asked = self.options.search_threads;
-        let most = if asked == 0 { cores() } else { asked };
+        let most = if asked == 0 { parallel::cores() } else { asked };
         (most / self.gate.inside().max(1)).max(1)
     }
 }

@@ -5,10 +5,11 @@ use arrow::array::RecordBatch;
 use super::answer::{Form, features_of, typed_features};
 use super::{Engine, batch, now, typed};
 use crate::error::Result;
+use crate::parallel;
 use crate::proto::encode_key;
 use crate::query::{Filter, Resolved};
 use crate::schema::ViewSpec;
-use crate::store::{self, RowKey, SqlValue};
+use crate::store::{self, RowKey, Snapshot, SqlValue};
 
 impl Engine {
     /// Reads features by entity key.
@@ -61,7 +62,7 @@ impl Engine {
         let _entered = self.gate.enter()?;
         let entry = self.rows.entry(&view.id);
         let cache = entry.upgradable_read();
-        let answer = self.store.read(|snapshot| {
+        let count = |snapshot: &Snapshot<'_>| {
             let Some(table) = snapshot.table(&view.id)? else {
                 return Ok(0);
             };
@@ -72,7 +73,8 @@ impl Engine {
             }
             let passing = super::filters::passing(cache, snapshot, &table, filter, now())?;
             Ok(passing.len() as u64)
-        });
+        };
+        let answer = parallel::catch("a count", || self.store.read(count));
         if answer.as_ref().is_err_and(|error| !error.is_callers()) {
             self.rows.forget(&view.id);
         }

@@ -14,6 +14,7 @@ use super::texts::TextCaches;
 use super::vectors::{CacheKey, Followed, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::query::{Filter, Fusion, Resolved};
 use crate::schema::{Column, Element, TableSchema, ViewSpec};
 use crate::store::{Micros, Snapshot, TableState};
@@ -143,7 +144,8 @@ impl Engine {
         });
         for tried in 0..TRIES {
             let index = Cell::new((0, 0));
-            let answer = self.search_once(request, key.as_ref(), &index);
+            let answer =
+                parallel::catch("a search", || self.search_once(request, key.as_ref(), &index));
             match (&answer, &key) {
                 (Err(error), Some(key)) if error.kind() == ErrorKind::IndexDamaged => {
                     // Another process may just have replaced the file.
@@ -180,7 +182,7 @@ impl Engine {
         let may_filter = request.filter.is_some() || request.texts.is_some();
         let rows = may_filter.then(|| self.rows.entry(&request.view.id));
         // What is resident is locked before the snapshot is taken, so that it can only be behind.
-        let vectors = vectors.as_ref().map(|entry| entry.lock());
+        let vectors = vectors.as_ref().map(|entry| parallel::lock(entry)).transpose()?;
         let rows = rows.as_ref().map(|entry| entry.upgradable_read());
         self.store.read(|snapshot| {
             let table = snapshot.table(&request.view.id)?;
@@ -222,6 +224,7 @@ impl Engine {
             let moment = Moment { request, snapshot, table, vectors, passing, texts, now, threads };
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
+            parallel::check()?;
             let ranked = started.elapsed();
             let vectors = moment.vectors.as_ref().map(|(_, followed)| &followed.vectors);
             let schema = Some(table.schema.as_ref());

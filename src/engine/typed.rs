@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::proto::check::NULL_TIMESTAMP;
 use crate::proto::{self, Val};
 use crate::schema::{JoinKeySpec, ValueKind};
+use crate::store::{MOST_BYTES, too_large};
 
 /// A column for each join key, from keys as they are stored.
 pub(super) fn join_keys<'a>(
@@ -33,11 +34,27 @@ pub(super) fn join_keys<'a>(
             column.push(at.map(|at| parts.swap_remove(at).1));
         }
     }
+    for (join_key, values) in join_keys.iter().zip(&columns) {
+        let bytes = values.iter().flatten().map(bytes_of).sum::<usize>();
+        if bytes > MOST_BYTES {
+            let error = too_large(values.len(), bytes);
+            return Err(error.at(format_args!("join key '{}'", join_key.name)));
+        }
+    }
     let arrays = join_keys.iter().zip(columns).map(|(join_key, values)| {
         let kind = ValueKind::from_feast_type(&join_key.feast_type);
         (join_key.name.clone(), array(kind, None, values))
     });
     Ok(arrays.collect())
+}
+
+/// What a join key takes in an array of texts or bytes.
+fn bytes_of(value: &Val) -> usize {
+    match value {
+        Val::String(text) => text.len(),
+        Val::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    }
 }
 
 /// A feature from serialized `Value` messages. Vectors of a declared length are a fixed-size list;

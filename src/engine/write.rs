@@ -1,8 +1,6 @@
 //! Writing record batches of numbers and serialized messages.
 
 use std::collections::VecDeque;
-use std::sync::mpsc;
-use std::thread;
 
 use arrow::array::{
     Array, ArrayAccessor, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch,
@@ -16,6 +14,7 @@ use arrow::error::ArrowError;
 
 use super::{Engine, arrow_error, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::proto::Number;
 use crate::schema::ViewSpec;
 use crate::store::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
@@ -75,7 +74,8 @@ impl Engine {
             head.extend(batches.next());
         }
         let counts = if head.len() < 2 && head.iter().all(is_small) {
-            self.write_all(view, features, head.into_iter(), request)
+            let mut all = head.into_iter().map(Some).chain([None]);
+            self.write_all(view, features, &mut all, request)
         } else {
             self.write_in_thread(view, features, head.into_iter().chain(batches), request)
         }?;
@@ -90,39 +90,24 @@ impl Engine {
         batches: impl Iterator<Item = NextBatch>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
-        thread::scope(|scope| {
-            let (sender, receiver) = mpsc::sync_channel(QUEUED);
-            let writer = thread::Builder::new()
-                .name("feast-vector write".to_owned())
-                .spawn_scoped(scope, || {
-                    self.write_all(view, features, receiver.into_iter(), request)
-                })
-                .map_err(|cause| {
-                    Error::new(ErrorKind::Io, format!("no thread to write: {cause}"))
-                })?;
-            // Held until the writer is through with them: letting go of numpy's memory takes
-            // Python's lock.
-            let mut held = VecDeque::with_capacity(QUEUED + 2);
-            for batch in batches {
-                held.extend(batch.as_ref().ok().cloned());
-                // A writer that has failed takes no more, and says why when it is joined.
-                if sender.send(batch).is_err() {
-                    break;
-                }
-                if held.len() > QUEUED + 1 {
-                    held.pop_front();
-                }
+        // Held until the writer is through with them: letting go of numpy's memory takes Python's
+        // lock.
+        let mut held = VecDeque::with_capacity(QUEUED + 2);
+        let batches = batches.inspect(|batch| {
+            held.extend(batch.as_ref().ok().cloned());
+            if held.len() > QUEUED + 2 {
+                held.pop_front();
             }
-            drop(sender);
-            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        });
+        parallel::pipe(QUEUED, batches, |batches| self.write_all(view, features, batches, request))
     }
 
+    /// Writes the batches until [`None`] says that these were all; without that, none of them.
     fn write_all(
         &self,
         view: &ViewSpec,
         features: Vec<String>,
-        batches: impl Iterator<Item = NextBatch>,
+        batches: &mut dyn Iterator<Item = Option<NextBatch>>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
         self.store.write(|txn| {
@@ -137,10 +122,14 @@ impl Engine {
                 first_row: request.first_row,
             };
             let mut writer = txn.writer(view, features, options)?;
-            for batch in batches {
-                write_batch(&mut writer, &batch.map_err(arrow_error)?)?;
+            loop {
+                parallel::check()?;
+                match batches.next() {
+                    Some(Some(batch)) => write_batch(&mut writer, &batch.map_err(arrow_error)?)?,
+                    Some(None) => return writer.finish(),
+                    None => return Err(parallel::interrupted()),
+                }
             }
-            writer.finish()
         })
     }
 }

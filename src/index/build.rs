@@ -12,9 +12,8 @@ use super::format::ROTATION_SEED;
 use super::staging::Staged;
 use super::write::Layouted;
 use super::{Damage, Part, Segment, measure};
-use crate::vector::{
-    Centroids, Metric, Real, Rotation, SplitMix64, fastscan, in_threads, inverse_norm,
-};
+use crate::parallel;
+use crate::vector::{Centroids, Metric, Real, Rotation, SplitMix64, fastscan, inverse_norm};
 
 /// Rows that a centroid is trained with.
 const TRAINING_ROWS: usize = 96;
@@ -128,33 +127,27 @@ impl<T: Real> Frame<'_, T> {
     }
 }
 
-/// Builds a segment of the staged vectors; `None` if `cancelled` said so meanwhile. Leaves no file
+/// Builds a segment of the staged vectors; `None` if told to stop meanwhile. Leaves no file
 /// behind but a complete one.
-pub fn build<T: Real>(
-    staged: &Staged<T>,
-    options: &BuildOptions,
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> io::Result<Option<Built>> {
+pub fn build<T: Real>(staged: &Staged<T>, options: &BuildOptions) -> io::Result<Option<Built>> {
     let file = file_name(options.table_id, options.column_id, options.stamp);
     let unfinished = options.folder.join(&file).with_extension("tmp");
-    let outcome =
-        write(staged, options, cancelled, &unfinished).and_then(|written| match written {
-            Some(lists) => {
-                let path = options.folder.join(&file);
-                fs::rename(&unfinished, &path)?;
-                sync_folder(&options.folder)?;
-                let segment = Segment::open(&path, options.stamp).map_err(broken)?;
-                let (part, mut report) =
-                    measure::measure::<T>(segment, options, cancelled).map_err(broken)?;
-                report["lists"] = json!(lists);
-                if cancelled() {
-                    fs::remove_file(&path)?;
-                    return Ok(None);
-                }
-                Ok(Some(Built { part, file, report }))
+    let outcome = write(staged, options, &unfinished).and_then(|written| match written {
+        Some(lists) => {
+            let path = options.folder.join(&file);
+            fs::rename(&unfinished, &path)?;
+            sync_folder(&options.folder)?;
+            let segment = Segment::open(&path, options.stamp).map_err(broken)?;
+            let (part, mut report) = measure::measure::<T>(segment, options).map_err(broken)?;
+            report["lists"] = json!(lists);
+            if parallel::is_cancelled() {
+                fs::remove_file(&path)?;
+                return Ok(None);
             }
-            None => Ok(None),
-        });
+            Ok(Some(Built { part, file, report }))
+        }
+        None => Ok(None),
+    });
     if !matches!(outcome, Ok(Some(_))) {
         let _ = fs::remove_file(&unfinished);
     }
@@ -203,7 +196,6 @@ fn is_regular<T: Real>(vector: &[T], metric: Metric) -> bool {
 fn write<T: Real>(
     staged: &Staged<T>,
     options: &BuildOptions,
-    cancelled: &(dyn Fn() -> bool + Sync),
     path: &Path,
 ) -> io::Result<Option<usize>> {
     let rows = 0..staged.rows.len() as u32;
@@ -213,17 +205,16 @@ fn write<T: Real>(
     let mean = vec![0.0; rotation.padded()];
     let mut frame = Frame { staged, metric: options.metric, rotation, mean };
     frame.mean = mean_of(&frame, &regular);
-    if cancelled() {
+    if parallel::is_cancelled() {
         return Ok(None);
     }
     let lists = lists_for(regular.len(), options);
-    let Some((centroids, lists)) = partition(&frame, regular, lists, options.threads, cancelled)
-    else {
+    let Some((centroids, lists)) = partition(&frame, regular, lists, options.threads) else {
         return Ok(None);
     };
     let segment = Layouted::new(&frame, options, centroids, lists, others);
     let file = crate::fs::create_new(path, &options.database)?;
-    if !segment.write(&frame, &file, options.threads, cancelled)? {
+    if !segment.write(&frame, &file, options.threads)? {
         return Ok(None);
     }
     Ok(Some(segment.header.lists))
@@ -264,21 +255,20 @@ fn partition<T: Real>(
     rows: Vec<u32>,
     lists: usize,
     threads: usize,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Option<(Array2<f32>, Vec<Vec<u32>>)> {
     if lists == 1 {
         return Some((Array2::zeros((1, frame.rotation.padded())), vec![rows]));
     }
-    let centroids = train(frame, &rows, lists, threads, cancelled);
-    let mut sorted = assign(frame, &rows, &centroids, threads, cancelled)?;
+    let centroids = train(frame, &rows, lists, threads);
+    let mut sorted = assign(frame, &rows, &centroids, threads)?;
     let mut all = centroids.vectors;
     let most = MOST_CROWDED * rows.len().div_ceil(lists);
     for list in 0..lists {
         if sorted[list].len() > most {
             let crowded = std::mem::take(&mut sorted[list]);
             let pieces = (crowded.len() * lists / rows.len()).max(2);
-            let centroids = train(frame, &crowded, pieces, threads, cancelled);
-            let mut split = assign(frame, &crowded, &centroids, threads, cancelled)?.into_iter();
+            let centroids = train(frame, &crowded, pieces, threads);
+            let mut split = assign(frame, &crowded, &centroids, threads)?.into_iter();
             sorted[list] = split.next().unwrap_or_default();
             sorted.extend(split);
             all.row_mut(list).assign(&centroids.vectors.row(0));
@@ -290,22 +280,16 @@ fn partition<T: Real>(
     Some((all, sorted))
 }
 
-fn train<T: Real>(
-    frame: &Frame<'_, T>,
-    rows: &[u32],
-    lists: usize,
-    threads: usize,
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Centroids {
+fn train<T: Real>(frame: &Frame<'_, T>, rows: &[u32], lists: usize, threads: usize) -> Centroids {
     let chosen = SplitMix64(ROTATION_SEED).sample(lists * TRAINING_ROWS, rows.len());
     let chosen: Vec<u32> = chosen.into_iter().map(|at| rows[at]).collect();
     let share = chosen.len().div_ceil(threads.max(1)).max(1);
-    let parts = in_threads(chosen.chunks(share).collect(), |rows| frame.matrix(rows));
+    let parts = parallel::map(chosen.chunks(share).collect(), |rows| frame.matrix(rows));
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     let sample = ndarray::concatenate(ndarray::Axis(0), &views)
         .unwrap_or_else(|_| Array2::zeros((0, frame.rotation.padded())));
     let rows = sample.view();
-    Centroids::of(&rows, lists, TRAINING_ROUNDS, ROTATION_SEED, threads, cancelled)
+    Centroids::of(&rows, lists, TRAINING_ROUNDS, ROTATION_SEED, threads)
 }
 
 fn assign<T: Real>(
@@ -313,14 +297,13 @@ fn assign<T: Real>(
     rows: &[u32],
     centroids: &Centroids,
     threads: usize,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<Vec<u32>>> {
     let next = AtomicUsize::new(0);
-    let parts = in_threads((0..threads.max(1)).collect(), |_| {
+    let parts = parallel::map((0..threads.max(1)).collect(), |_| {
         let mut assigned = Vec::new();
         loop {
             let start = next.fetch_add(BATCH, Relaxed);
-            if start >= rows.len() || cancelled() {
+            if start >= rows.len() || parallel::is_cancelled() {
                 return assigned;
             }
             let batch = &rows[start..(start + BATCH).min(rows.len())];
@@ -328,7 +311,7 @@ fn assign<T: Real>(
             assigned.extend(nearest.into_iter().zip(batch.iter().copied()));
         }
     });
-    if cancelled() {
+    if parallel::is_cancelled() {
         return None;
     }
     let mut lists = vec![Vec::new(); centroids.len()];

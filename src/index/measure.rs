@@ -10,7 +10,8 @@ use super::probes::{Probes, Step};
 use super::search::Reach;
 use super::set::{How, Strategy, VectorSet};
 use super::{Damage, Part, Segment};
-use crate::vector::{Hit, Query, Real, Scope, SplitMix64, in_threads, scan_many};
+use crate::parallel;
+use crate::vector::{Hit, Query, Real, Scope, SplitMix64, scan_many};
 
 /// Rows of the segment that are asked for; each is left out of its own answer.
 const QUERIES: usize = 256;
@@ -46,7 +47,6 @@ struct Sample<T> {
 pub(super) fn measure<T: Real>(
     segment: Segment,
     options: &BuildOptions,
-    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Part, Json), Damage> {
     let started = Instant::now();
     let header = *segment.header();
@@ -61,12 +61,12 @@ pub(super) fn measure<T: Real>(
     let mut exact = false;
     let mut lists = 1;
     for top_k in top_ks {
-        if header.coded <= 1 || cancelled() {
+        if header.coded <= 1 || parallel::is_cancelled() {
             break;
         }
-        let sample = Sample::<T>::of(&set, options, top_k, cancelled)?;
+        let sample = Sample::<T>::of(&set, options, top_k)?;
         let mut recall_of = |lists: usize| {
-            if cancelled() {
+            if parallel::is_cancelled() {
                 return Ok(1.0);
             }
             let recall = sample.recall(&set, lists, options.threads)?;
@@ -124,12 +124,7 @@ fn fewest(
 }
 
 impl<T: Real> Sample<T> {
-    fn of(
-        set: &VectorSet<T>,
-        options: &BuildOptions,
-        top_k: usize,
-        cancelled: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Self, Damage> {
+    fn of(set: &VectorSet<T>, options: &BuildOptions, top_k: usize) -> Result<Self, Damage> {
         let segment = &set.parts()[0].segment;
         let (coded, dim) = (segment.header().coded, segment.header().dim);
         let count = QUERIES.min(HITS / top_k);
@@ -142,7 +137,7 @@ impl<T: Real> Sample<T> {
         let views = segment.views::<T>(&[])?;
         let mut answers = Vec::with_capacity(queries.len());
         for queries in queries.chunks(QUERIES_AT_ONCE) {
-            if cancelled() {
+            if parallel::is_cancelled() {
                 break;
             }
             answers.extend(scan_many(&views, queries, &Scope::default(), options.threads));
@@ -177,13 +172,14 @@ impl<T: Real> Sample<T> {
         let reach = Reach::Lists(lists);
         let how = How { scope: Scope::default(), threads: 1, exact: false, reach };
         let share = self.queries.len().div_ceil(threads.max(1)).max(1);
-        let parts = in_threads(self.queries.chunks(share).collect(), |queries: &[Query<T>]| {
-            let gap = |query| match set.search(std::slice::from_ref(query), &how)?.1 {
-                Strategy::Index(effort) => Ok(effort.gap),
-                Strategy::Exact => Ok(None),
-            };
-            queries.iter().map(gap).collect::<Result<Vec<_>, Damage>>()
-        });
+        let parts =
+            parallel::map(self.queries.chunks(share).collect(), |queries: &[Query<T>]| {
+                let gap = |query| match set.search(std::slice::from_ref(query), &how)?.1 {
+                    Strategy::Index(effort) => Ok(effort.gap),
+                    Strategy::Exact => Ok(None),
+                };
+                queries.iter().map(gap).collect::<Result<Vec<_>, Damage>>()
+            });
         let mut gaps = Vec::new();
         for part in parts {
             gaps.extend(part?.into_iter().flatten());

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::probes::Probes;
 use super::search::{Effort, Reach, Search};
 use super::{Damage, Segment};
-use crate::vector::{
-    Block, BlockView, Hit, Metric, Query, Real, Scope, in_threads, scan, scan_many,
-};
+use crate::parallel;
+use crate::vector::{Block, BlockView, Hit, Metric, Query, Real, Scope, scan, scan_many};
 
 /// A segment, and which of its rows are still there.
 #[derive(Debug, Clone)]
@@ -143,9 +142,11 @@ impl<T: Real> VectorSet<T> {
             return Ok((hits, Strategy::Exact));
         }
         let share = queries.len().div_ceil(how.threads.max(1)).max(1);
-        let parts = in_threads(queries.chunks(share).collect(), |queries: &[Query<T>]| {
+        let parts = parallel::map(queries.chunks(share).collect(), |queries: &[Query<T>]| {
             let threads = if queries.len() == 1 { how.threads } else { 1 };
-            let answers = queries.iter().map(|query| self.by_index(query, how, threads));
+            let goes_on = |_: &&Query<T>| !parallel::is_cancelled();
+            let answers = queries.iter().take_while(goes_on);
+            let answers = answers.map(|query| self.by_index(query, how, threads));
             answers.collect::<Result<Vec<_>, Damage>>()
         });
         let mut effort = Effort::default();

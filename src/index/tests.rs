@@ -3,8 +3,10 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
 use super::*;
+use crate::parallel;
 use crate::schema::Element;
 use crate::vector::{Hit, Metric, Query, Real, RowMeta, RowSet, Scope, SplitMix64, scan};
 
@@ -63,7 +65,7 @@ fn built<T: Real>(
     metric: Metric,
     lists: Option<usize>,
 ) -> Built {
-    build(&stage::<T>(folder, rows), &options(folder, metric, lists), &|| false).unwrap().unwrap()
+    build(&stage::<T>(folder, rows), &options(folder, metric, lists)).unwrap().unwrap()
 }
 
 fn plain(vectors: Vec<Vec<f32>>) -> Vec<(RowMeta, Vec<f32>)> {
@@ -382,16 +384,25 @@ fn a_search_notices_the_damage_that_it_meets() {
     assert!(damage.to_string().contains("checksum"), "{damage}");
 }
 
+/// Says stop once it was asked so often.
+struct AfterCalls(AtomicI32);
+
+impl parallel::Cancel for AfterCalls {
+    fn is_set(&self) -> bool {
+        self.0.fetch_sub(1, SeqCst) <= 0
+    }
+}
+
 #[test]
 fn a_build_that_is_cancelled_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let staged = stage::<f32>(folder.path(), &plain(clustered(3000, 16, 29)));
-    for calls in 0..12 {
-        let left = std::sync::atomic::AtomicI32::new(calls);
-        let cancelled = || left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0;
+    for tries in 0.. {
+        let cancel = Arc::new(AfterCalls(AtomicI32::new(tries * tries)));
         let options = options(folder.path(), Metric::L2, Some(30));
-        if build(&staged, &options, &cancelled).unwrap().is_some() {
-            assert!(calls > 3);
+        let built = parallel::with_cancel(cancel, || build(&staged, &options)).unwrap();
+        if built.is_some() {
+            assert!(tries > 3);
             break;
         }
         let names: Vec<_> =

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::build::{BATCH, BuildOptions, Frame};
 use super::file::{read_at, write_at};
 use super::format::{CHUNK_BYTES, Header, Layout, Section};
-use crate::vector::{Real, RowMeta, fastscan, in_threads, inverse_norm, rabitq};
+use crate::parallel;
+use crate::vector::{Real, RowMeta, fastscan, inverse_norm, rabitq};
 
 /// A segment whose rows have their places.
 pub(super) struct Layouted {
@@ -90,16 +91,15 @@ impl Layouted {
         frame: &Frame<'_, T>,
         file: &File,
         threads: usize,
-        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> io::Result<bool> {
         file.set_len(self.layout.length as u64)?;
         let tasks = self.tasks();
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
-        in_threads((0..threads.max(1)).collect(), |_| {
+        parallel::map((0..threads.max(1)).collect(), |_| {
             let mut scratch = Scratch::default();
             while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-                if cancelled() || failed.lock().is_some() {
+                if parallel::is_cancelled() || failed.lock().is_some() {
                     return;
                 }
                 if let Err(error) = self.encode(frame, task, file, &mut scratch) {
@@ -110,7 +110,7 @@ impl Layouted {
         if let Some(error) = failed.into_inner() {
             return Err(error);
         }
-        if cancelled() {
+        if parallel::is_cancelled() {
             return Ok(false);
         }
         self.put_vectors(frame, file, self.header.coded, &self.others)?;
@@ -250,7 +250,7 @@ impl Layouted {
         let chunks = self.layout.range(Section::Chunks).len() / size_of::<u32>();
         let share = chunks.div_ceil(threads.max(1)).max(1);
         let starts: Vec<usize> = (0..chunks).step_by(share).collect();
-        let parts = in_threads(starts, |start| {
+        let parts = parallel::map(starts, |start| {
             let mut bytes = vec![0; CHUNK_BYTES];
             let mut crcs = Vec::new();
             for chunk in start..(start + share).min(chunks) {

@@ -62,6 +62,16 @@ impl FeaturesMessage {
         present
     }
 
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// The serialized message.
     pub fn finish(self) -> Vec<u8> {
         self.out

@@ -1,22 +1,22 @@
 //! The engine as a Python class.
 
-use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use numpy::PyReadonlyArray2;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeWarning, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
 use pyo3_arrow::input::AnyRecordBatch;
 
+use super::call::{run, warn};
 use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
 use crate::engine::{EngineOptions, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
+use crate::parallel;
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
 use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
@@ -45,21 +45,24 @@ impl Engine {
         builds_indexes: bool,
         file_mode: Option<u32>,
     ) -> PyResult<Self> {
-        let durability = match durability {
-            "full" => Durability::Full,
-            "normal" => Durability::Normal,
-            "off" => Durability::Off,
-            other => {
-                let message =
-                    format!("unknown durability '{other}'; use 'full', 'normal' or 'off'");
-                return Err(PyValueError::new_err(message));
-            }
-        };
-        let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
-            .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
-        let store = StoreOptions { durability, busy_timeout, file_mode, ..StoreOptions::new(path) };
-        let options = EngineOptions { search_threads, builds_indexes };
-        Ok(Self { engine: crate::engine::Engine::new(store, options) })
+        run("opening the online store", |_| {
+            let durability = match durability {
+                "full" => Durability::Full,
+                "normal" => Durability::Normal,
+                "off" => Durability::Off,
+                other => {
+                    let message =
+                        format!("unknown durability '{other}'; use 'full', 'normal' or 'off'");
+                    return Err(PyValueError::new_err(message));
+                }
+            };
+            let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
+                .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
+            let store =
+                StoreOptions { durability, busy_timeout, file_mode, ..StoreOptions::new(path) };
+            let options = EngineOptions { search_threads, builds_indexes };
+            Ok(Self { engine: crate::engine::Engine::new(store, options) })
+        })
     }
 
     #[pyo3(signature = (project, views, dropped, progress=None))]
@@ -71,22 +74,27 @@ impl Engine {
         dropped: Vec<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let views: Vec<ViewSpec> = views.iter().map(|view| view.spec.clone()).collect();
-        let mut report = |view: &ViewId, done: u64, all: u64| {
-            if let Some(progress) = &progress {
-                Python::attach(|py| {
-                    if let Err(error) = progress.call1(py, (&view.view, done, all)) {
-                        error.write_unraisable(py, None);
-                    }
+        run("apply", |call| {
+            let views: Vec<ViewSpec> = views.iter().map(|view| view.spec.clone()).collect();
+            let mut report = |view: &ViewId, done: u64, all: u64| {
+                let told = progress.as_ref().map_or(Ok(()), |progress| {
+                    let arguments = (&view.view, done, all);
+                    Python::attach(|py| progress.call1(py, arguments).map(drop))
                 });
-            }
-        };
-        Ok(py.detach(|| self.engine.apply(project, &views, &dropped, &mut report))?)
+                if let Err(error) = told {
+                    call.stop(error);
+                }
+            };
+            call.detached(py, || self.engine.apply(project, &views, &dropped, &mut report))
+        })
     }
 
     fn drop_project(&self, py: Python<'_>, project: &str) -> PyResult<()> {
-        py.detach(|| self.engine.drop_project(project))?;
-        self.warn(py)
+        run("drop_project", |call| {
+            call.detached(py, || self.engine.drop_project(project))?;
+            warn(py, self.engine.take_notices());
+            Ok(())
+        })
     }
 
     #[pyo3(signature = (view, batches, *, newest_event_wins=true, ttl_seconds=None, first_row=0))]
@@ -94,19 +102,23 @@ impl Engine {
         &self,
         py: Python<'_>,
         view: &View,
-        batches: AnyRecordBatch,
+        batches: &Bound<'_, PyAny>,
         newest_event_wins: bool,
         ttl_seconds: Option<u64>,
         first_row: u64,
     ) -> PyResult<(u64, u64)> {
-        let schema = batches.schema()?;
-        let reader = batches.into_reader()?;
-        let conflict =
-            if newest_event_wins { Conflict::NewestEventWins } else { Conflict::LastWriteWins };
-        let request = WriteRequest { conflict, ttl_seconds, first_row };
-        let counts = py.detach(|| self.engine.write(&view.spec, &schema, reader, request))?;
-        self.warn(py)?;
-        Ok((counts.written, counts.ignored))
+        run("a write", |call| {
+            let batches: AnyRecordBatch = batches.extract()?;
+            let schema = batches.schema()?;
+            let reader = batches.into_reader()?;
+            let conflict =
+                if newest_event_wins { Conflict::NewestEventWins } else { Conflict::LastWriteWins };
+            let request = WriteRequest { conflict, ttl_seconds, first_row };
+            let counts =
+                call.detached(py, || self.engine.write(&view.spec, &schema, reader, request))?;
+            warn(py, self.engine.take_notices());
+            Ok((counts.written, counts.ignored))
+        })
     }
 
     #[pyo3(signature = (view, keys, features=None, *, typed=false))]
@@ -118,11 +130,13 @@ impl Engine {
         features: Option<Vec<String>>,
         typed: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let batch = py.detach(|| {
-            let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-            self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
-        })?;
-        PyRecordBatch::new(batch).into_pyarrow(py)
+        run("a read", |call| {
+            let batch = call.detached(py, || {
+                let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+                self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
+            })?;
+            PyRecordBatch::new(batch).into_pyarrow(py)
+        })
     }
 
     #[pyo3(signature = (reads, columns, entities=None))]
@@ -133,11 +147,13 @@ impl Engine {
         columns: Vec<PyBackedBytes>,
         entities: Option<usize>,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<u64>)> {
-        let answer = py.detach(|| {
-            let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
-            self.engine.features(&reads.reads, &columns, entities)
-        })?;
-        Ok((PyBytes::new(py, &answer.message), answer.present))
+        run("a read of features", |call| {
+            let answer = call.detached(py, || {
+                let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
+                self.engine.features(&reads.reads, &columns, entities)
+            })?;
+            Ok((PyBytes::new(py, &answer.message), answer.present))
+        })
     }
 
     #[pyo3(signature = (
@@ -155,7 +171,7 @@ impl Engine {
         top_k: usize,
         offset: usize,
         feature: Option<&str>,
-        queries: Option<PyReadonlyArray2<'py, f64>>,
+        queries: Option<Bound<'py, PyAny>>,
         metric: &str,
         max_distance: Option<f64>,
         texts: Option<Vec<String>>,
@@ -171,93 +187,87 @@ impl Engine {
         numbers_queries: bool,
         typed: bool,
     ) -> PyResult<(Bound<'py, PyAny>, Option<String>)> {
-        let metric = Metric::parse(metric)?;
-        let mode = TextMatch::parse(text_match)?;
-        let filter = filter.map(to_filter).transpose()?;
-        // Copied, because another thread may write to the array once the GIL is released.
-        let queries = queries.map(|queries| queries.as_array().to_owned());
-        let vectors = queries.as_ref().zip(feature).map(|(queries, feature)| VectorQuery {
-            feature,
-            queries: queries.view(),
-            metric,
-            max_distance,
-        });
-        let texts = texts.as_ref().map(|queries| TextQuery { queries, mode });
-        let answer = py.detach(|| {
-            self.engine.search(&SearchRequest {
-                view: &view.spec,
-                vectors,
-                texts,
-                fusion: Fusion { k: rrf_k, vector_weight, text_weight },
-                filter: filter.as_ref(),
-                not_before,
-                top_k,
-                offset,
-                features: features.as_deref(),
-                exact,
-                explain,
-                numbers_queries,
-                form: form(typed),
-            })
-        })?;
-        let explanation = answer.explanation.map(|explanation| explanation.to_string());
-        self.warn(py)?;
-        Ok((PyRecordBatch::new(answer.rows).into_pyarrow(py)?, explanation))
+        run("a search", |call| {
+            let metric = Metric::parse(metric)?;
+            let mode = TextMatch::parse(text_match)?;
+            let filter = filter.map(to_filter).transpose()?;
+            let queries: Option<PyReadonlyArray2<'py, f64>> =
+                queries.map(|queries| queries.extract()).transpose()?;
+            // Copied, because another thread may write to the array once the GIL is released.
+            let queries = queries.map(|queries| queries.as_array().to_owned());
+            let vectors = queries.as_ref().zip(feature).map(|(queries, feature)| VectorQuery {
+                feature,
+                queries: queries.view(),
+                metric,
+                max_distance,
+            });
+            let texts = texts.as_ref().map(|queries| TextQuery { queries, mode });
+            let answer = call.detached(py, || {
+                self.engine.search(&SearchRequest {
+                    view: &view.spec,
+                    vectors,
+                    texts,
+                    fusion: Fusion { k: rrf_k, vector_weight, text_weight },
+                    filter: filter.as_ref(),
+                    not_before,
+                    top_k,
+                    offset,
+                    features: features.as_deref(),
+                    exact,
+                    explain,
+                    numbers_queries,
+                    form: form(typed),
+                })
+            })?;
+            let explanation = answer.explanation.map(|explanation| explanation.to_string());
+            warn(py, self.engine.take_notices());
+            Ok((PyRecordBatch::new(answer.rows).into_pyarrow(py)?, explanation))
+        })
     }
 
     #[pyo3(signature = (view, feature=None))]
     fn optimize(&self, py: Python<'_>, view: &View, feature: Option<&str>) -> PyResult<String> {
-        let interrupted = AtomicBool::new(false);
-        let cancelled = || {
-            #[allow(
-                clippy::redundant_closure_for_method_calls,
-                reason = "it is not general enough"
-            )]
-            let signal = Python::attach(|py| py.check_signals());
-            if signal.is_err() {
-                interrupted.store(true, SeqCst);
-            }
-            interrupted.load(SeqCst)
-        };
-        let reports = py.detach(|| self.engine.optimize(&view.spec, feature, &cancelled))?;
-        if interrupted.load(SeqCst) {
-            return Err(PyKeyboardInterrupt::new_err(()));
-        }
-        self.warn(py)?;
-        Ok(reports.to_string())
+        run("optimize", |call| {
+            let reports = call.detached(py, || self.engine.optimize(&view.spec, feature))?;
+            warn(py, self.engine.take_notices());
+            Ok(reports.to_string())
+        })
     }
 
     fn indexes(&self, py: Python<'_>, view: &View) -> PyResult<String> {
-        Ok(py.detach(|| self.engine.indexes(&view.spec.id))?.to_string())
+        run("indexes", |call| {
+            Ok(call.detached(py, || self.engine.indexes(&view.spec.id))?.to_string())
+        })
     }
 
-    fn is_building(&self) -> bool {
-        self.engine.is_building()
+    fn is_building(&self) -> PyResult<bool> {
+        run("is_building", |_| Ok(self.engine.is_building()))
     }
 
     fn finish_builds(&self, py: Python<'_>, waiting: Py<PyAny>) -> PyResult<()> {
-        let mut failed = None;
-        let mut waiting = || {
-            Python::attach(|py| {
-                let goes_on = py
-                    .check_signals()
-                    .and_then(|()| waiting.call0(py))
-                    .and_then(|answer| answer.is_truthy(py));
-                goes_on.unwrap_or_else(|error| {
-                    failed = Some(error);
-                    false
-                })
+        run("finish_builds", |call| {
+            let mut waiting = || {
+                let goes_on = Python::attach(|py| waiting.call0(py)?.is_truthy(py));
+                !parallel::is_cancelled()
+                    && goes_on.unwrap_or_else(|error| {
+                        call.stop(error);
+                        false
+                    })
+            };
+            call.detached(py, || {
+                self.engine.finish_builds(&mut waiting);
+                Ok(())
             })
-        };
-        py.detach(|| self.engine.finish_builds(&mut waiting));
-        failed.map_or(Ok(()), Err)
+        })
     }
 
     fn delete(&self, py: Python<'_>, view: &View, keys: Vec<PyBackedBytes>) -> PyResult<u64> {
-        Ok(py.detach(|| {
-            let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-            self.engine.delete(&view.spec, &keys)
-        })?)
+        run("a delete", |call| {
+            call.detached(py, || {
+                let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+                self.engine.delete(&view.spec, &keys)
+            })
+        })
     }
 
     #[pyo3(signature = (view, filter=None))]
@@ -267,8 +277,10 @@ impl Engine {
         view: &View,
         filter: Option<Vec<PyCondition>>,
     ) -> PyResult<u64> {
-        let filter = filter.map(to_filter).transpose()?;
-        Ok(py.detach(|| self.engine.count(&view.spec, filter.as_ref()))?)
+        run("a count", |call| {
+            let filter = filter.map(to_filter).transpose()?;
+            call.detached(py, || self.engine.count(&view.spec, filter.as_ref()))
+        })
     }
 
     fn sql<'py>(
@@ -277,35 +289,32 @@ impl Engine {
         sql: &str,
         parameters: Vec<Option<PySqlValue>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let parameters: Vec<SqlValue> = parameters
-            .into_iter()
-            .map(|value| value.map_or(SqlValue::Null, SqlValue::from))
-            .collect();
-        let batch = py.detach(|| self.engine.sql(sql, &parameters))?;
-        PyRecordBatch::new(batch).into_pyarrow(py)
+        run("a SQL statement", |call| {
+            let parameters: Vec<SqlValue> = parameters
+                .into_iter()
+                .map(|value| value.map_or(SqlValue::Null, SqlValue::from))
+                .collect();
+            let batch = call.detached(py, || self.engine.sql(sql, &parameters))?;
+            PyRecordBatch::new(batch).into_pyarrow(py)
+        })
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.engine.close())?)
+        run("close", |call| call.detached(py, || self.engine.close()))
     }
 
-    fn before_fork(&self, py: Python<'_>) {
-        py.detach(|| self.engine.before_fork());
+    fn before_fork(&self, py: Python<'_>) -> PyResult<()> {
+        run("before_fork", |_| {
+            py.detach(|| self.engine.before_fork());
+            Ok(())
+        })
     }
 
-    fn after_fork(&self) {
-        self.engine.after_fork();
-    }
-}
-
-impl Engine {
-    /// Says what went wrong in the background.
-    fn warn(&self, py: Python<'_>) -> PyResult<()> {
-        for notice in self.engine.take_notices() {
-            let sentence = CString::new(notice.replace('\0', " "))?;
-            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &sentence, 1)?;
-        }
-        Ok(())
+    fn after_fork(&self) -> PyResult<()> {
+        run("after_fork", |_| {
+            self.engine.after_fork();
+            Ok(())
+        })
     }
 }
 
@@ -319,11 +328,11 @@ pub(super) fn encode_entity_key<'py>(
     py: Python<'py>,
     message: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(py, &crate::proto::encode_key(message)?))
+    run("encode_entity_key", |_| Ok(PyBytes::new(py, &crate::proto::encode_key(message)?)))
 }
 
 /// The canonical name of a metric, as Feast's score conversion reads it.
 #[pyfunction]
 pub(super) fn normalize_metric(name: &str) -> PyResult<&'static str> {
-    Ok(Metric::parse(name)?.name())
+    run("normalize_metric", |_| Ok(Metric::parse(name)?.name()))
 }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use super::call::run;
 use crate::error::{Error, ErrorClass, ErrorKind};
 
 fn class_name(class: ErrorClass) -> &'static str {
@@ -15,13 +16,17 @@ fn class_name(class: ErrorClass) -> &'static str {
         ErrorClass::Busy => "BusyError",
         ErrorClass::Storage => "StorageError",
         ErrorClass::Format => "FormatError",
+        ErrorClass::Internal => "InternalError",
     }
 }
 
 /// Every error kind's code, with the name of its exception class.
 #[pyfunction]
-pub(super) fn error_kinds() -> BTreeMap<&'static str, &'static str> {
-    ErrorKind::ALL.iter().map(|kind| (kind.code(), class_name(kind.class()))).collect()
+pub(super) fn error_kinds() -> PyResult<BTreeMap<&'static str, &'static str>> {
+    run("error_kinds", |_| {
+        let kinds = ErrorKind::ALL.iter();
+        Ok(kinds.map(|kind| (kind.code(), class_name(kind.class()))).collect())
+    })
 }
 
 impl From<Error> for PyErr {

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
+use super::call::run;
 use super::view::View;
 use crate::engine::{self, FeatureRead};
 use crate::proto::wire;
@@ -21,7 +22,13 @@ pub(super) struct FeatureReads {
 #[pymethods]
 impl FeatureReads {
     #[new]
-    fn new(columns: Vec<String>, reads: Vec<PyFeatureRead<'_>>) -> Self {
+    fn new(columns: Vec<String>, reads: Vec<PyFeatureRead<'_>>) -> PyResult<Self> {
+        run("FeatureReads", |_| Ok(Self::of(columns, reads)))
+    }
+}
+
+impl FeatureReads {
+    fn of(columns: Vec<String>, reads: Vec<PyFeatureRead<'_>>) -> Self {
         let reads = reads
             .into_iter()
             .map(|(view, join_keys, features, names)| FeatureRead {
@@ -39,6 +46,14 @@ impl FeatureReads {
 /// type wants, or the type is one that Feast has to convert to.
 #[pyfunction]
 pub(super) fn serialize_entities<'py>(
+    py: Python<'py>,
+    feast_type: &str,
+    values: &Bound<'py, PyList>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    run("serialize_entities", |_| Ok(serialized(py, feast_type, values)))
+}
+
+fn serialized<'py>(
     py: Python<'py>,
     feast_type: &str,
     values: &Bound<'py, PyList>,

@@ -4,6 +4,7 @@ use arrow::array::ArrayRef;
 use pyo3::prelude::*;
 use pyo3_arrow::PyArray;
 
+use super::call::run;
 use crate::engine::{self, Missing};
 
 /// Serializes an array's elements as values of a Feast type; `None` where that is for Feast's own
@@ -13,14 +14,17 @@ use crate::engine::{self, Missing};
 pub(super) fn serialize_values<'py>(
     py: Python<'py>,
     feast_type: &str,
-    array: PyArray,
+    array: &Bound<'py, PyAny>,
     as_feast_does: bool,
     first_row: u64,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let missing = if as_feast_does { Missing::AsFeastDoes } else { Missing::AsIs };
-    let (array, _) = array.into_inner();
-    let values = py.detach(|| engine::serialize_values(feast_type, &array, missing, first_row))?;
-    values.map(|values| to_pyarrow(py, values)).transpose()
+    run("serialize_values", |call| {
+        let missing = if as_feast_does { Missing::AsFeastDoes } else { Missing::AsIs };
+        let (array, _) = array.extract::<PyArray>()?.into_inner();
+        let values =
+            call.detached(py, || engine::serialize_values(feast_type, &array, missing, first_row))?;
+        values.map(|values| to_pyarrow(py, values)).transpose()
+    })
 }
 
 /// Serializes the `EntityKey` messages of rows whose join keys' serialized values are given by
@@ -29,11 +33,14 @@ pub(super) fn serialize_values<'py>(
 pub(super) fn serialize_entity_keys(
     py: Python<'_>,
     names: Vec<String>,
-    columns: Vec<PyArray>,
-) -> PyResult<Bound<'_, PyAny>> {
-    let columns: Vec<_> = columns.into_iter().map(|column| column.into_inner().0).collect();
-    let keys = py.detach(|| engine::serialize_entity_keys(&names, &columns))?;
-    to_pyarrow(py, keys)
+    columns: Vec<Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    run("serialize_entity_keys", |call| {
+        let array = |column: Bound<'_, PyAny>| Ok(column.extract::<PyArray>()?.into_inner().0);
+        let columns = columns.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
+        let keys = call.detached(py, || engine::serialize_entity_keys(&names, &columns))?;
+        Ok(to_pyarrow(py, keys)?.unbind())
+    })
 }
 
 fn to_pyarrow(py: Python<'_>, array: ArrayRef) -> PyResult<Bound<'_, PyAny>> {

@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+use super::call::run;
 use crate::schema::{FeatureSpec, JoinKeySpec, VectorIndexSpec, ViewId, ViewSpec};
 
 /// A feature view: its identity, join keys and features.
@@ -19,6 +20,26 @@ impl View {
         text_features=Vec::new(), vector_indexes=Vec::new()
     ))]
     fn new(
+        project: String,
+        name: String,
+        version: u32,
+        join_keys: Vec<(String, String)>,
+        features: Vec<(String, String, Option<u32>)>,
+        text_features: Vec<String>,
+        vector_indexes: Vec<(String, String, String, f64)>,
+    ) -> PyResult<Self> {
+        run("View", |_| {
+            Ok(Self::of(project, name, version, join_keys, features, text_features, vector_indexes))
+        })
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        run("View", |_| Ok(format!("<{}>", self.spec.id)))
+    }
+}
+
+impl View {
+    fn of(
         project: String,
         name: String,
         version: u32,
@@ -50,9 +71,5 @@ impl View {
             .collect();
         let id = ViewId { project, view: name, version };
         Self { spec: ViewSpec { id, join_keys, features, text_features, vector_indexes } }
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<{}>", self.spec.id)
     }
 }

@@ -16,6 +16,7 @@ use super::open::{self, StoreOptions};
 use super::sql::SqlValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
+use crate::parallel;
 use crate::schema::{TableSchema, ViewId};
 
 /// Idle readers that are kept; more are opened for a burst and closed after it.
@@ -194,7 +195,8 @@ impl Store {
     /// Runs `work` on the writing connection while no other process writes.
     fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + self.options.busy_timeout;
-        let mut writer = self.writer.try_lock_until(deadline).ok_or_else(lock::busy)?;
+        let writer = parallel::lock_until(&self.writer, deadline)?;
+        let mut writer = writer.ok_or_else(lock::busy)?;
         self.checkpointer.finish();
         if writer.as_ref().is_some_and(|writer| !writer.connection.is_current(&self.options.path)) {
             *writer = None;

@@ -3,6 +3,7 @@
 use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
+use crate::parallel;
 
 impl From<rusqlite::Error> for Error {
     fn from(cause: rusqlite::Error) -> Self {
@@ -10,6 +11,15 @@ impl From<rusqlite::Error> for Error {
             return Self::new(ErrorKind::Io, format!("SQLite: {cause}"));
         };
         let (kind, advice) = match failure.code {
+            ErrorCode::OperationInterrupted => return parallel::interrupted(),
+            ErrorCode::OutOfMemory => (
+                ErrorKind::OutOfResources,
+                "there is not enough memory; ask for fewer rows at a time, or give the process \
+                 more",
+            ),
+            ErrorCode::TooBig => {
+                (ErrorKind::TooLarge, "a value or a row is larger than SQLite holds, which is 1 GB")
+            }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => (
                 ErrorKind::Busy,
                 "another process holds the database; try again, or raise `busy_timeout` in the \

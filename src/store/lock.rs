@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
+use crate::parallel;
 
 /// How long the first waits between two tries are; they double up to [`LONGEST_PAUSE`].
 const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
@@ -57,6 +58,7 @@ impl LockFile {
             match self.file.try_lock() {
                 Ok(()) => return Ok(LockGuard(self)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    parallel::check()?;
                     std::thread::sleep(
                         pause.min(deadline.saturating_duration_since(Instant::now())),
                     );

@@ -43,7 +43,7 @@ pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use lock::BuilderLock;
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
-pub(crate) use read::no_rows;
+pub(crate) use read::{MOST_BYTES, has_room, no_rows, too_large};
 pub use read::{RowKey, Rows};
 pub use runs::RowRuns;
 pub use segments::{IndexId, IndexState, SegmentEntry};

@@ -12,6 +12,7 @@ use super::changes::ChangeLogOptions;
 use super::lock::LockFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
+use crate::parallel;
 
 /// The format that this version writes; kept in `PRAGMA user_version`.
 pub const FORMAT_VERSION: i64 = 3;
@@ -32,6 +33,10 @@ const MAPPED: i64 = 0x7FFF_0000;
 
 /// Bytes that the write-ahead log keeps once its content is in the database.
 const MAX_IDLE_LOG: i64 = 64 << 20;
+
+/// Steps of SQLite's machine, some tens of microseconds, after which a statement asks whether to
+/// stop.
+const STEPS_BETWEEN_LOOKS: i32 = 2000;
 
 /// Prepared statements kept by each connection.
 const STATEMENT_CACHE: usize = 128;
@@ -98,8 +103,9 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let mut connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(parallel::is_cancelled))?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", MAPPED)?;

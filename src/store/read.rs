@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use arrow::array::{ArrayRef, BinaryBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{ArrayBuilder, ArrayRef, BinaryBuilder, TimestampMicrosecondBuilder};
 use rusqlite::types::ValueRef;
 use std::sync::Arc;
 
@@ -162,13 +162,22 @@ impl Builders {
                 .map_err(|error| error.at(format_args!("feature '{}'", column.feature)))?;
             at += 1;
             if present {
+                if !has_room(builder, self.scratch.len()) {
+                    let error = too_large(builder.len(), builder.values_slice().len());
+                    return Err(error.at(format_args!("feature '{}'", column.feature)));
+                }
                 builder.append_value(&self.scratch);
             } else {
                 builder.append_null();
             }
         }
         match (by_row_id, row.get_ref(at.min(row.as_ref().column_count() - 1))?) {
-            (true, ValueRef::Blob(key)) => self.keys.append_value(key),
+            (true, ValueRef::Blob(key)) if has_room(&self.keys, key.len()) => {
+                self.keys.append_value(key);
+            }
+            (true, ValueRef::Blob(_)) => {
+                return Err(too_large(self.keys.len(), self.keys.values_slice().len()));
+            }
             _ => self.keys.append_null(),
         }
         Ok(())
@@ -193,6 +202,25 @@ impl Builders {
                 .collect(),
         }
     }
+}
+
+/// Whether so many bytes more fit into one column of an answer.
+pub(crate) fn has_room(builder: &BinaryBuilder, bytes: usize) -> bool {
+    builder.values_slice().len().saturating_add(bytes) <= MOST_BYTES
+}
+
+/// Bytes that one column of an answer holds: Arrow's offsets are of 32 bits.
+pub(crate) const MOST_BYTES: usize = i32::MAX as usize;
+
+/// The error of an answer whose column has no room after so many rows.
+pub(crate) fn too_large(rows: usize, bytes: usize) -> Error {
+    Error::new(
+        ErrorKind::TooLarge,
+        format!(
+            "the first {rows} rows of the answer take {bytes} bytes in one column, and one answer \
+             holds {MOST_BYTES}; ask for fewer rows at a time"
+        ),
+    )
 }
 
 impl From<rusqlite::types::FromSqlError> for Error {

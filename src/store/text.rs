@@ -10,6 +10,7 @@ use rusqlite::types::ValueRef;
 
 use super::connections::{Snapshot, WriteTxn};
 use crate::error::Result;
+use crate::parallel;
 use crate::schema::{Column, TableSchema, ViewSpec, quote};
 use crate::text::{Phrase, TextMatch, indexable};
 
@@ -125,12 +126,13 @@ impl WriteTxn<'_> {
         while let Some(row) = rows.next()? {
             if done % PROGRESS_STEP == 0 {
                 progress(done, all.cast_unsigned());
+                parallel::check()?;
             }
             insert_texts(&mut insert, row)?;
             done += 1;
         }
         progress(done, all.cast_unsigned());
-        Ok(())
+        parallel::check()
     }
 
     /// Brings the index up to date with the texts of these rows.

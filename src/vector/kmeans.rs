@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 use parking_lot::Mutex;
 
 use super::rotation::SplitMix64;
+use crate::parallel;
 
 /// Rows that are compared with all centroids while they are in the CPU's cache.
 const TILE: usize = 256;
@@ -27,20 +28,19 @@ impl Centroids {
     }
 
     /// Lloyd's algorithm from `k` of the rows, chosen at random by `seed`. A centroid that no row
-    /// is nearest to starts anew at some row. Ends early when `cancelled` says so.
+    /// is nearest to starts anew at some row. Ends early when told to stop.
     pub fn of(
         rows: &ArrayView2<'_, f32>,
         k: usize,
         rounds: usize,
         seed: u64,
         threads: usize,
-        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Self {
         let mut random = SplitMix64(seed);
         let chosen = random.sample(k, rows.nrows());
         let mut centroids = Self::new(rows.select(Axis(0), &chosen));
         for _ in 0..rounds {
-            if cancelled() {
+            if parallel::is_cancelled() {
                 break;
             }
             let nearest = centroids.nearest(rows, threads);
@@ -81,7 +81,7 @@ impl Centroids {
             let mut products = Array2::<f32>::zeros((TILE.min(rows.nrows()), self.len()));
             loop {
                 let start = next.fetch_add(TILE, Relaxed);
-                if start >= rows.nrows() {
+                if start >= rows.nrows() || parallel::is_cancelled() {
                     return;
                 }
                 let tile = rows.slice(s![start..(start + TILE).min(rows.nrows()), ..]);
@@ -92,12 +92,7 @@ impl Centroids {
                 answers.lock()[start..start + nearest.len()].copy_from_slice(&nearest);
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
-            work();
-        });
+        parallel::run(threads, work);
         answers.into_inner()
     }
 
@@ -129,7 +124,7 @@ mod tests {
             if column == cluster { 50.0 + noise } else { noise }
         });
         for threads in [1, 2] {
-            let centroids = Centroids::of(&rows.view(), 6, 10, 1, threads, &|| false);
+            let centroids = Centroids::of(&rows.view(), 6, 10, 1, threads);
             let nearest = centroids.nearest(&rows.view(), threads);
             let mut owner = vec![None; centroids.len()];
             for (row, nearest) in nearest.iter().enumerate() {
@@ -157,7 +152,7 @@ mod tests {
     #[test]
     fn rows_that_are_all_the_same_are_no_problem() {
         let rows = Array2::from_elem((40, 3), 1.5f32);
-        let centroids = Centroids::of(&rows.view(), 4, 5, 1, 1, &|| false);
+        let centroids = Centroids::of(&rows.view(), 4, 5, 1, 1);
         assert!(centroids.vectors.iter().all(|x| (*x - 1.5).abs() < 1e-6));
     }
 }

@@ -25,7 +25,7 @@ pub use metric::{Metric, distance};
 pub use real::Real;
 pub use rotation::{Rotation, SplitMix64, padded};
 pub use rowset::RowSet;
-pub use scan::{Hit, Query, Scope, in_threads, scan, scan_many};
+pub use scan::{Hit, Query, Scope, scan, scan_many};
 pub use topk::{Candidate, TopK};
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::{BLOCK_ROWS, BlockView, Candidate, Metric, Real, RowSet, TopK, distance, inverse_norm};
+use crate::parallel;
 
 /// Candidates kept beyond `top_k`, so that rounding in the scan cannot push a winner out.
 const SLACK: usize = 16;
@@ -123,7 +124,7 @@ pub fn scan<T: Real>(
     let share = blocks.len().div_ceil(threads);
     let queries = std::slice::from_ref(query);
     let parts: Vec<_> = blocks.chunks(share).enumerate().collect();
-    let tops = in_threads(parts, |(at, part)| scan_blocks(part, at * share, queries, scope));
+    let tops = parallel::map(parts, |(at, part)| scan_blocks(part, at * share, queries, scope));
     let top = tops.into_iter().flatten().reduce(|mut all, part| {
         all.merge(part);
         all
@@ -144,31 +145,11 @@ pub fn scan_many<T: Real>(
     }
     let share = queries.len().div_ceil(threads.max(1));
     let parts: Vec<_> = queries.chunks(share).collect();
-    let answers = in_threads(parts, |queries| {
+    let answers = parallel::map(parts, |queries| {
         let tops = scan_blocks(blocks, 0, queries, scope);
         queries.iter().zip(tops).map(|(query, top)| settle(blocks, query, top)).collect::<Vec<_>>()
     });
     answers.into_iter().flatten().collect()
-}
-
-/// Does `work` for each part, the first in this thread and each other in one of its own.
-pub fn in_threads<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> Vec<A> {
-    let mut parts = parts.into_iter();
-    let Some(own) = parts.next() else {
-        return Vec::new();
-    };
-    std::thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
-        let mut answers = vec![work(own)];
-        for other in others {
-            match other.join() {
-                Ok(answer) => answers.push(answer),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        answers
-    })
 }
 
 /// The candidates of each query among the blocks, the first of which has the number `number`.
@@ -190,6 +171,10 @@ fn scan_blocks<T: Real>(
         let number = (number + offset) as u32;
         let mask = scope.rows.map(|rows| block.passing(rows));
         for start in (0..block.len()).step_by(tile) {
+            // Whoever told it to stop does not look at the answer.
+            if parallel::is_cancelled() {
+                break;
+            }
             let slots = start..(start + tile).min(block.len());
             let Some(mask) = &mask else {
                 for running in &mut running {

@@ -1,0 +1,375 @@
+//! Threads, and how work under way is told to stop.
+//!
+//! The only place that starts threads for a piece of work. Where the system has no thread to spare,
+//! the calling thread does the work itself: slower, with the same result.
+//!
+//! A call brings a [`Cancel`], which the threads that it starts inherit. Long work asks
+//! [`is_cancelled`] or [`check`] every few milliseconds; SQLite's statements ask by themselves.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a thread waits for others before it asks again whether to stop.
+pub const PULSE: Duration = Duration::from_millis(20);
+
+/// Tells work whether to stop.
+pub trait Cancel: Send + Sync {
+    /// Whether it was told to stop. Asked by every thread that works on the call.
+    fn is_set(&self) -> bool;
+
+    /// As [`Cancel::is_set`], by the thread of the call itself, which may look for signals.
+    fn ask(&self) -> bool {
+        self.is_set()
+    }
+}
+
+/// What the current thread works for, and whether it is the thread of the call itself.
+#[derive(Clone)]
+struct Current {
+    cancel: Arc<dyn Cancel>,
+    is_callers: bool,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Puts back what the thread worked for before.
+struct Restore(Option<Current>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        // Fails only while the thread's own variables are being destroyed.
+        let _ = CURRENT.try_with(|current| current.replace(before));
+    }
+}
+
+fn enter(current: Option<Current>) -> Restore {
+    Restore(CURRENT.with(|slot| slot.replace(current)))
+}
+
+/// Does `work`, which stops early once `cancel` says so.
+pub fn with_cancel<T>(cancel: Arc<dyn Cancel>, work: impl FnOnce() -> T) -> T {
+    let _restore = enter(Some(Current { cancel, is_callers: true }));
+    work()
+}
+
+/// Does `work` to its end, whoever says stop: what has to be undone or kept in order.
+pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
+    let _restore = enter(None);
+    work()
+}
+
+/// Whether the current thread's work was told to stop. Costs some 30 nanoseconds.
+pub fn is_cancelled() -> bool {
+    let asked = CURRENT.try_with(|current| match &*current.borrow() {
+        Some(Current { cancel, is_callers: true }) => cancel.ask(),
+        Some(Current { cancel, is_callers: false }) => cancel.is_set(),
+        None => false,
+    });
+    asked.unwrap_or(false)
+}
+
+/// [`ErrorKind::Interrupted`] if the current thread's work was told to stop.
+pub fn check() -> Result<()> {
+    if is_cancelled() { Err(interrupted()) } else { Ok(()) }
+}
+
+pub(crate) fn interrupted() -> Error {
+    Error::new(
+        ErrorKind::Interrupted,
+        "the operation was interrupted before its end; nothing of it was kept",
+    )
+}
+
+/// Does `work` for each part, in this thread and in as many others as there are parts besides and
+/// threads to be had. The answers are in the order of the parts.
+pub fn map<P: Send, A: Send>(parts: Vec<P>, work: impl Fn(P) -> A + Sync) -> Vec<A> {
+    let count = parts.len();
+    if count <= 1 {
+        return parts.into_iter().map(work).collect();
+    }
+    let waiting = Mutex::new(parts.into_iter().enumerate());
+    let answers: Mutex<Vec<Option<A>>> = Mutex::new((0..count).map(|_| None).collect());
+    run(count, || {
+        loop {
+            let next = waiting.lock().next();
+            let Some((at, part)) = next else { return };
+            let answer = work(part);
+            answers.lock()[at] = Some(answer);
+        }
+    });
+    answers.into_inner().into_iter().flatten().collect()
+}
+
+/// Runs `work` in this thread and in up to `threads - 1` others at the same time. It has to share
+/// itself out: one run of it does everything if there is no other.
+pub fn run(threads: usize, work: impl Fn() + Sync) {
+    let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
+    let guarded = || {
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(&work)) {
+            panic.lock().get_or_insert(cause);
+        }
+    };
+    let (inherited, caller, active) = (inherited(), thread::current(), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            let (inherited, caller) = (inherited.clone(), caller.clone());
+            let (guarded, active) = (&guarded, &active);
+            active.fetch_add(1, SeqCst);
+            let spawned = thread::Builder::new().spawn_scoped(scope, move || {
+                let _restore = enter(inherited);
+                guarded();
+                active.fetch_sub(1, SeqCst);
+                caller.unpark();
+            });
+            // None to be had now: those that are there do the work.
+            if spawned.is_err() {
+                active.fetch_sub(1, SeqCst);
+                break;
+            }
+        }
+        guarded();
+        wait_while(|| active.load(SeqCst) > 0);
+    });
+    if let Some(cause) = panic.into_inner() {
+        resume_unwind(cause);
+    }
+}
+
+/// Waits for other threads, which wake this one when there is news, and looks for signals.
+fn wait_while(goes_on: impl Fn() -> bool) {
+    while goes_on() {
+        is_cancelled();
+        thread::park_timeout(PULSE);
+    }
+}
+
+/// What a thread that the current one starts works for.
+fn inherited() -> Option<Current> {
+    CURRENT.with(|current| current.borrow().clone()).map(|c| Current { is_callers: false, ..c })
+}
+
+/// Passes items to `consume` in a thread of its own, a few at a time, and gives its answer; without
+/// a thread to be had, in this one. `consume` gets [`None`] once all items were made; a producer
+/// that panics or is told to stop ends the items without it.
+pub fn pipe<I: Send, T: Send>(
+    queued: usize,
+    items: impl Iterator<Item = I>,
+    consume: impl FnOnce(&mut dyn Iterator<Item = Option<I>>) -> Result<T> + Send,
+) -> Result<T> {
+    let consume = Mutex::new(Some(consume));
+    let ended = AtomicBool::new(false);
+    let mut items = items.fuse();
+    let piped = thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(queued);
+        let (inherited, caller, consume) = (inherited(), thread::current(), &consume);
+        let ended = &ended;
+        let spawned = thread::Builder::new().name("feast-vector write".to_owned()).spawn_scoped(
+            scope,
+            move || {
+                let _restore = enter(inherited);
+                let mut received = Received { receiver, caller, ended };
+                consume.lock().take().map(|consume| consume(&mut received))
+            },
+        );
+        let consumer = spawned.ok()?;
+        for item in items.by_ref().map(Some).chain(std::iter::once_with(|| None)) {
+            if is_cancelled() || !send(&sender, item) {
+                break;
+            }
+        }
+        drop(sender);
+        wait_while(|| !ended.load(SeqCst));
+        Some(consumer.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    if let Some(Some(answer)) = piped {
+        return answer;
+    }
+    let Some(consume) = consume.into_inner() else {
+        return Err(interrupted());
+    };
+    consume(&mut items.map(Some).chain(std::iter::once(None)))
+}
+
+/// Waits for room; false if nobody takes items any more, or the work was told to stop.
+fn send<I>(sender: &SyncSender<I>, mut item: I) -> bool {
+    loop {
+        match sender.try_send(item) {
+            Ok(()) => return true,
+            Err(TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(back)) if !is_cancelled() => item = back,
+            Err(TrySendError::Full(_)) => return false,
+        }
+        thread::park_timeout(PULSE);
+    }
+}
+
+/// The items of a pipe; wakes the producer, who may wait for room or for the end.
+struct Received<'a, I> {
+    receiver: Receiver<I>,
+    caller: Thread,
+    ended: &'a AtomicBool,
+}
+
+impl<I> Iterator for Received<'_, I> {
+    type Item = I;
+
+    fn next(&mut self) -> Option<I> {
+        let item = self.receiver.recv().ok();
+        self.caller.unpark();
+        item
+    }
+}
+
+impl<I> Drop for Received<'_, I> {
+    fn drop(&mut self) {
+        self.ended.store(true, SeqCst);
+        self.caller.unpark();
+    }
+}
+
+/// Waits for the lock, and stops waiting when told to.
+pub fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    loop {
+        if let Some(guard) = mutex.try_lock_for(PULSE) {
+            return Ok(guard);
+        }
+        check()?;
+    }
+}
+
+/// The same until a deadline; `None` if it passes.
+pub fn lock_until<T>(mutex: &Mutex<T>, deadline: Instant) -> Result<Option<MutexGuard<'_, T>>> {
+    loop {
+        let pulse = deadline.min(Instant::now() + PULSE);
+        if let Some(guard) = mutex.try_lock_until(pulse) {
+            return Ok(Some(guard));
+        }
+        check()?;
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+    }
+}
+
+/// Does `work`, whose panic becomes an error: one of ours, which says that it is a bug.
+pub fn catch<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(what, &*panic)))
+}
+
+/// The error that a panic becomes.
+pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> Error {
+    let cause = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    let cause: String = cause.chars().take(500).collect();
+    Error::new(
+        ErrorKind::Internal,
+        format!(
+            "{what} failed by a bug in feast-vector {}, not by anything in the call ({cause}); \
+             nothing of it was kept. Please report it with this message and the call",
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+}
+
+/// Threads that a piece of background work may use: all but one of the cores.
+pub fn background_threads() -> usize {
+    cores().saturating_sub(1).max(1)
+}
+
+/// The cores that this process may use.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Lets everything else go first, from now on, in this thread and in those that it starts.
+pub fn in_background() {
+    // Elsewhere the priority is the process's, or cannot be changed by a safe call.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}
+
+/// A flag that work is told to stop by.
+impl Cancel for AtomicBool {
+    fn is_set(&self) -> bool {
+        self.load(SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_answered_in_their_order() {
+        let answers = map((0..100).collect(), |part: i32| part * 2);
+        assert_eq!(answers, (0..100).map(|part| part * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_is_the_callers_and_an_error_once_caught() {
+        let error = catch("a test", || {
+            map(vec![1, 2, 3], |part| assert_ne!(part, 2, "two"));
+            Ok(())
+        })
+        .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.message().contains("two") && error.message().contains("a test"), "{error}");
+    }
+
+    #[test]
+    fn threads_inherit_what_they_work_for() {
+        let stop = Arc::new(AtomicBool::new(false));
+        with_cancel(Arc::clone(&stop) as Arc<dyn Cancel>, || {
+            assert!(!map(vec![(); 3], |()| is_cancelled()).contains(&true));
+            stop.store(true, SeqCst);
+            assert!(!map(vec![(); 3], |()| is_cancelled()).contains(&false));
+            assert!(uncancelled(check).is_ok());
+            assert_eq!(check().unwrap_err().kind(), ErrorKind::Interrupted);
+        });
+        assert!(!is_cancelled());
+    }
+
+    #[test]
+    fn a_pipe_says_whether_all_items_came() {
+        let collect = |items: &mut dyn Iterator<Item = Option<i32>>| Ok(items.collect::<Vec<_>>());
+        let all = pipe(2, 0..50, collect).unwrap();
+        assert_eq!(all, (0..50).map(Some).chain([None]).collect::<Vec<_>>());
+        let seen = Mutex::new(Vec::new());
+        let broken = (0..50).map(|item| if item == 20 { panic!("no more") } else { item });
+        let caught = catch("a pipe", || {
+            pipe(2, broken, |items| {
+                seen.lock().extend(items);
+                Ok(())
+            })
+        });
+        assert_eq!(caught.unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(seen.into_inner(), (0..20).map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn waiting_for_a_lock_ends_when_told_so_or_at_the_deadline() {
+        let mutex = Mutex::new(());
+        let held = mutex.lock();
+        assert!(lock_until(&mutex, Instant::now() + PULSE).unwrap().is_none());
+        let stop: Arc<dyn Cancel> = Arc::new(AtomicBool::new(true));
+        assert!(with_cancel(stop, || lock(&mutex).is_err()));
+        drop(held);
+        assert!(lock(&mutex).is_ok());
+    }
+}
