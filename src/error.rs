@@ -93,6 +93,9 @@ error_kinds! {
     Damaged = "damaged", Format;
     /// An index file is damaged or gone; what it held is searched without it, and it is built anew.
     IndexDamaged = "index_damaged", Format;
+    /// An index file cannot be opened for the moment, though nothing is wrong with it; what it held
+    /// is searched without it.
+    IndexUnavailable = "index_unavailable", Storage;
     /// A bug in feast-vector: a panic, caught.
     Internal = "internal_error", Internal;
 }
@@ -102,6 +105,19 @@ error_kinds! {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+}
+
+/// Whether the system is short of something for the moment, or refuses access: then nothing is
+/// wrong with the file, and another try may succeed.
+pub fn is_shortage(cause: &std::io::Error) -> bool {
+    use std::io::ErrorKind as K;
+    // EAGAIN, ENOMEM, ENFILE and EMFILE, the same on Linux, macOS and the BSDs but for EAGAIN,
+    // which has a kind; ERROR_TOO_MANY_OPEN_FILES, _NOT_ENOUGH_MEMORY and _NO_SYSTEM_RESOURCES.
+    let codes: &[i32] = if cfg!(windows) { &[4, 8, 14, 1450, 1455] } else { &[12, 23, 24] };
+    matches!(
+        cause.kind(),
+        K::OutOfMemory | K::PermissionDenied | K::WouldBlock | K::Interrupted | K::ResourceBusy
+    ) || cause.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 impl Error {

@@ -208,9 +208,8 @@ fn send<I>(sender: &SyncSender<I>, mut item: I) -> bool {
     loop {
         match sender.try_send(item) {
             Ok(()) => return true,
-            Err(TrySendError::Disconnected(_)) => return false,
             Err(TrySendError::Full(back)) if !is_cancelled() => item = back,
-            Err(TrySendError::Full(_)) => return false,
+            Err(_) => return false,
         }
         thread::park_timeout(PULSE);
     }

@@ -15,8 +15,8 @@ from feast_vector._same_process import watch
 if TYPE_CHECKING:
     from feast_vector.online_store import VectorOnlineStoreConfig
 
-# An exit that takes longer says why.
-_SILENT_SECONDS = 1.0
+# The most that an exit waits for builds.
+_EXIT_SECONDS = 1.5
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 _building: set[Engine] = set()
@@ -54,24 +54,27 @@ def keep_while_building(engine: Engine) -> None:
 
 
 def _finish_builds() -> None:
-    """Let indexes be finished that this process has written rows for; Ctrl-C leaves them."""
-    started = time.monotonic()
-    told = False
+    """Wait a moment for indexes of what this process has written; Ctrl-C leaves them.
 
-    def waiting() -> bool:
-        nonlocal told
-        if not told and time.monotonic() - started > _SILENT_SECONDS:
-            told = True
-            print("feast-vector: building the vector index (Ctrl-C leaves it)", file=sys.stderr)  # noqa: T201
-        return True
-
+    An exit is never held for long. What is not finished is built by the next process that writes to
+    the view or searches it, which looks whether an index is due, or by ``feast-vector optimize``.
+    """
+    deadline = time.monotonic() + _EXIT_SECONDS
+    engines = list(_live)
     try:
-        for engine in list(_live):
-            engine.finish_builds(waiting)
+        for engine in engines:
+            engine.finish_builds(lambda: time.monotonic() < deadline)
     except KeyboardInterrupt:
         pass
+    if any(engine.is_building() for engine in engines):
+        print(  # noqa: T201
+            "feast-vector: a vector index is not finished; searches are right without it, only "
+            "slower. The next process that writes or searches goes on with it, or run "
+            "`feast-vector optimize` now",
+            file=sys.stderr,
+        )
     # What is still being built, stops.
-    for engine in list(_live):
+    for engine in engines:
         engine.close()
 
 

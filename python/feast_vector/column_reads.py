@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from feast.infra.online_stores.online_store import OnlineStore
 
+from feast_vector._executors import in_thread
 from feast_vector.features import Plans, Reads
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ColumnReads(OnlineStore):
         if request.keys <= INLINE_KEYS:
             answer = request.read(engine)
         else:
-            answer = await asyncio.to_thread(request.read, engine)
+            answer = await in_thread("read", request.read, engine)
         return request.response(answer, include_feature_view_version_metadata)
 
     def _read_features_per_fv(
@@ -146,5 +146,5 @@ class ColumnReads(OnlineStore):
         if request.keys <= INLINE_KEYS:
             answer = request.read(engine)
         else:
-            answer = await asyncio.to_thread(request.read, engine)
+            answer = await in_thread("read", request.read, engine)
         request.merge(answer, online_features_response, include_feature_view_version_metadata)

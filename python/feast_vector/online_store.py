@@ -30,6 +30,7 @@ from pydantic import (
 
 from feast_vector import _core, _messages, _stream, arguments, protos, rank_order, views
 from feast_vector._engines import open_engine
+from feast_vector._executors import in_thread
 from feast_vector._progress import TextIndexProgress
 from feast_vector.column_reads import INLINE_KEYS, ColumnReads
 from feast_vector.filters import conditions
@@ -196,7 +197,7 @@ class VectorOnlineStore(ColumnReads):
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write as :meth:`online_write_batch` does, in another thread."""
-        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+        await in_thread("write", self.online_write_batch, config, table, data, progress)
 
     # --- reading
 
@@ -223,8 +224,8 @@ class VectorOnlineStore(ColumnReads):
         """Read as :meth:`online_read` does; many keys in another thread."""
         if len(entity_keys) <= INLINE_KEYS:
             return self.online_read(config, table, entity_keys, requested_features)
-        return await asyncio.to_thread(
-            self.online_read, config, table, entity_keys, requested_features
+        return await in_thread(
+            "read", self.online_read, config, table, entity_keys, requested_features
         )
 
     # --- searching

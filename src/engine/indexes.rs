@@ -146,6 +146,23 @@ impl Engine {
         }
     }
 
+    /// Says once that the index cannot be opened for the moment. It stays as it is, and the next
+    /// search tries again.
+    pub(super) fn note_unavailable_index(
+        &self,
+        request: &SearchRequest<'_>,
+        key: &CacheKey,
+        error: &Error,
+    ) {
+        let place = format!("{}, feature '{}'", request.view.id, key.1);
+        let sentence = format!(
+            "{place}: {error}; nothing is wrong with the index, which is tried again by every \
+             search. Until it can be opened answers stay right without it, only slower. Raise the \
+             process's limit of open files or memory, or let it read the index folder"
+        );
+        self.builder.notice_once(place, sentence);
+    }
+
     /// Searches without the index from now on, until it is built anew, and says so.
     pub(super) fn give_up_index(
         &self,

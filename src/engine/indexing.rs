@@ -89,6 +89,8 @@ pub(super) enum Outcome {
 struct Start {
     id: IndexId,
     seq: i64,
+    /// Whether there was an index, be it one that cannot be used.
+    had_index: bool,
     /// Segments that stay, with all rows that are dead by now.
     kept: Vec<SegmentEntry>,
     vectors: StagedVectors,
@@ -142,6 +144,9 @@ pub(super) fn run(
     let Some(built) = built.map_err(|cause| cannot(&folder, &cause))? else {
         return Ok(Outcome::Cancelled);
     };
+    if built.is_empty() && start.kept.is_empty() && !start.had_index {
+        return Ok(Outcome::Nothing);
+    }
     let report = publish(store, job, start, built, started)?;
     sweep(store)?;
     Ok(report.map_or(Outcome::Nothing, Outcome::Published))
@@ -203,11 +208,13 @@ fn begin(
     };
     let usable = match (&index, &changes) {
         (Some(index), Changes::Rows(changed)) if extent == Extent::Worthwhile => {
-            open_parts(index, changed, (id, column), job, folder)
+            open_parts(index, changed, (id, column), job, folder)?
         }
         _ => None,
     };
     let element_bytes = element_bytes(column);
+    let least = MIN_BYTES.div_ceil((dim * element_bytes).max(1));
+    let had_index = index.is_some();
     let (rows, kept) = match (usable, index, changes) {
         (Some(parts), Some(index), Changes::Rows(changed)) => {
             let sizes: Vec<_> = parts.iter().map(size_of_part).collect();
@@ -217,6 +224,9 @@ fn begin(
                 Plan::Merge(merged) => select(&parts, &merged, index.segments, changed)?,
             }
         }
+        // Too few rows for an index: comparing all of them is as fast. None is published where there
+        // was none, for that would have every process load everything anew.
+        (_, None, _) if !snapshot.has_vectors(&table.schema, column, least)? => return Ok(None),
         _ => (Rows::All, Vec::new()),
     };
     let vectors = if element_bytes == size_of::<f32>() {
@@ -224,28 +234,40 @@ fn begin(
     } else {
         stage(snapshot, &table, column, dim, &rows, staging)?.map(StagedVectors::F64)
     };
-    Ok(vectors.map(|vectors| Start { id, seq: table.last_seq, kept, vectors }))
+    Ok(vectors.map(|vectors| Start { id, seq: table.last_seq, had_index, kept, vectors }))
 }
 
 /// The segments as of now; `None` if they cannot be used, or were built for something else.
+///
+/// # Errors
+/// [`ErrorKind::IndexUnavailable`] where one cannot be opened for the moment: it is as good as ever.
 fn open_parts(
     index: &IndexState,
     changed: &[i64],
     (id, column): (IndexId, &Column),
     job: &Job,
     folder: &Path,
-) -> Option<Vec<Part>> {
+) -> Result<Option<Vec<Part>>> {
     let mut parts = Vec::with_capacity(index.segments.len());
     for entry in &index.segments {
-        let mut part = open_part(folder, id, entry, element_bytes(column), None).ok()?;
+        let mut part = match open_part(folder, id, entry, element_bytes(column), None) {
+            Ok(part) => part,
+            Err(damage) if damage.is_unavailable() => {
+                let place = format!("index file '{}'", folder.join(&entry.file).display());
+                return Err(damaged(&damage).at(place));
+            }
+            Err(_) => return Ok(None),
+        };
         let is_for_another = part.segment.header().metric != job.settings.metric;
         if is_for_another || (job.is_suspect && part.segment.verify().is_err()) {
-            return None;
+            return Ok(None);
         }
-        part.bury(RowRuns::of(changed).iter()).ok()?;
+        if part.bury(RowRuns::of(changed).iter()).is_err() {
+            return Ok(None);
+        }
         parts.push(part);
     }
-    Some(parts)
+    Ok(Some(parts))
 }
 
 /// What is read for a merge: the rows that changed, and those still there of the segments to be

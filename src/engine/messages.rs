@@ -22,7 +22,7 @@ impl Messages {
         put(&mut self.scratch);
         if self.builder.values_slice().len() + self.scratch.len() > i32::MAX as usize {
             let message = "more than 2 GiB of values in one batch; write fewer rows at a time";
-            return Err(Error::new(ErrorKind::InvalidValue, message));
+            return Err(Error::new(ErrorKind::TooLarge, message));
         }
         self.builder.append_value(&self.scratch);
         Ok(())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use ndarray::ArrayView2;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::answer::{Form, answer, features_of};
@@ -142,11 +143,20 @@ impl Engine {
         let key = request.vectors.map(|vectors| {
             (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
         });
+        let mut without_index = false;
         for tried in 0..TRIES {
             let index = Cell::new((0, 0));
-            let answer =
-                parallel::catch("a search", || self.search_once(request, key.as_ref(), &index));
+            let answer = parallel::catch("a search", || {
+                self.search_once(request, key.as_ref(), &index, without_index)
+            });
             match (&answer, &key) {
+                (Err(error), Some(key))
+                    if error.kind() == ErrorKind::IndexUnavailable && !without_index =>
+                {
+                    without_index = true;
+                    self.note_unavailable_index(request, key, error);
+                    continue;
+                }
                 (Err(error), Some(key)) if error.kind() == ErrorKind::IndexDamaged => {
                     // Another process may just have replaced the file.
                     self.vectors.forget(key);
@@ -176,9 +186,16 @@ impl Engine {
         request: &SearchRequest<'_>,
         key: Option<&CacheKey>,
         index: &Cell<(i64, i64)>,
+        without_index: bool,
     ) -> Result<SearchAnswer> {
         let started = Instant::now();
-        let vectors = key.map(|key| self.vectors.entry(key.clone()));
+        let vectors = key.map(|key| {
+            if without_index {
+                Arc::new(Mutex::new(VectorCache::without_index()))
+            } else {
+                self.vectors.entry(key.clone())
+            }
+        });
         let may_filter = request.filter.is_some() || request.texts.is_some();
         let rows = may_filter.then(|| self.rows.entry(&request.view.id));
         // What is resident is locked before the snapshot is taken, so that it can only be behind.
@@ -206,7 +223,9 @@ impl Engine {
                 (Some(cache), Some((column, dim))) => {
                     let folder = self.store.index_folder();
                     let followed = follow(cache, snapshot, table, column, dim, &folder)?;
-                    self.request_index(request, &followed);
+                    if !without_index {
+                        self.request_index(request, &followed);
+                    }
                     Some((column, followed))
                 }
                 _ => None,

@@ -38,6 +38,8 @@ pub(super) struct VectorCache {
     broken: Option<(i64, i64)>,
     /// The length of a vector that was left out for it, to say so in an error.
     other_length: Option<usize>,
+    /// Whether it is for one search, whose index cannot be opened for the moment.
+    is_without_index: bool,
 }
 
 /// In the precision of the column: integers in double precision.
@@ -188,7 +190,9 @@ pub(super) fn size_of_part(part: &Part) -> SegmentSize {
 
 /// The error that a damaged index file is, until it is dealt with.
 pub(super) fn damaged(damage: &Damage) -> Error {
-    Error::new(ErrorKind::IndexDamaged, damage.to_string())
+    let kind =
+        if damage.is_unavailable() { ErrorKind::IndexUnavailable } else { ErrorKind::IndexDamaged };
+    Error::new(kind, damage.to_string())
 }
 
 /// The element that a column's vectors are searched in.
@@ -285,7 +289,15 @@ pub(super) fn follow(
     }
 }
 
+/// Bytes of vectors that a search without its index reads into memory for itself.
+const MOST_WITHOUT_INDEX: usize = 1 << 30;
+
 impl VectorCache {
+    /// For one search, whose index cannot be opened for the moment.
+    pub(super) fn without_index() -> Self {
+        Self { is_without_index: true, ..Self::default() }
+    }
+
     /// Does without the index from now on, until there is another.
     pub(super) fn give_up_index(&mut self, table_id: i64, index_version: i64) {
         *self = Self { broken: Some((table_id, index_version)), ..Self::default() };
@@ -334,7 +346,9 @@ impl VectorCache {
         (self.vectors, self.other_length) = (None, None);
         let id = IndexId { table_id: table.schema.table_id, column_id: column.id, dim: length };
         let version = (table.schema.table_id, table.index_version);
-        if self.broken != Some(version) {
+        if self.is_without_index {
+            check_size(snapshot, id, length * element_bytes(column))?;
+        } else if self.broken != Some(version) {
             self.broken = None;
             if let Some(index) = snapshot.index(id)? {
                 let changes = snapshot.changes_since(table, index.seq)?;
@@ -367,6 +381,25 @@ impl VectorCache {
         self.vectors = Some(vectors);
         Ok(())
     }
+}
+
+/// Whether a search may do without the index for once: it reads all vectors for itself.
+fn check_size(snapshot: &Snapshot<'_>, id: IndexId, row_bytes: usize) -> Result<()> {
+    let rows_of = |entry: &SegmentEntry| {
+        let report: serde_json::Value = serde_json::from_str(&entry.report).unwrap_or_default();
+        report["rows"].as_u64().unwrap_or_default() as usize
+    };
+    let segments = snapshot.index(id)?.map_or_else(Vec::new, |index| index.segments);
+    let bytes = segments.iter().map(rows_of).sum::<usize>().saturating_mul(row_bytes);
+    if bytes <= MOST_WITHOUT_INDEX {
+        return Ok(());
+    }
+    let message = format!(
+        "the vector index cannot be opened for the moment, and a search without it would read \
+         {bytes} bytes of vectors into memory; try again, and raise the process's limit of open \
+         files or memory, or let it read the index folder"
+    );
+    Err(Error::new(ErrorKind::OutOfResources, message))
 }
 
 impl Vectors {

@@ -34,6 +34,8 @@ pub use segment::Segment;
 pub use set::{How, Part, Strategy, VectorSet};
 pub use staging::{Staged, Staging};
 
+use crate::error::is_shortage;
+
 #[cfg(test)]
 mod tests;
 
@@ -42,21 +44,43 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     message: String,
-    missing: bool,
+    kind: DamageKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DamageKind {
+    Damaged,
+    Missing,
+    Unavailable,
 }
 
 impl Damage {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), missing: false }
+        Self { message: message.into(), kind: DamageKind::Damaged }
     }
 
     pub(crate) fn missing() -> Self {
-        Self { message: "it is not there".to_owned(), missing: true }
+        Self { message: "it is not there".to_owned(), kind: DamageKind::Missing }
+    }
+
+    /// What kept a file from being opened.
+    pub(crate) fn of(cause: &std::io::Error) -> Self {
+        if cause.kind() == std::io::ErrorKind::NotFound {
+            return Self::missing();
+        }
+        let kind = if is_shortage(cause) { DamageKind::Unavailable } else { DamageKind::Damaged };
+        Self { message: format!("it cannot be read ({cause})"), kind }
+    }
+
+    /// Whether nothing is wrong with the file: the process is short of descriptors or memory for
+    /// the moment, or may not read it.
+    pub fn is_unavailable(&self) -> bool {
+        self.kind == DamageKind::Unavailable
     }
 
     /// Whether the file is not there at all: perhaps another process has just replaced it.
     pub fn is_missing(&self) -> bool {
-        self.missing
+        self.kind == DamageKind::Missing
     }
 }
 

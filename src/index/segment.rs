@@ -16,6 +16,7 @@ use memmap2::Mmap;
 
 use super::Damage;
 use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, ROTATION_SEED, Section};
+use crate::error::is_shortage;
 use crate::fs;
 use crate::vector::{BLOCK_ROWS, BlockView, Real, Rotation, RowMeta, fastscan, rabitq};
 
@@ -65,12 +66,9 @@ impl Identity {
 impl Segment {
     /// Opens the segment that has this stamp.
     pub fn open(path: &Path, stamp: u64) -> Result<Self, Damage> {
-        let cannot = |cause: &io::Error| match cause.kind() {
-            io::ErrorKind::NotFound => Damage::missing(),
-            _ => Damage::new(format!("it cannot be read ({cause})")),
-        };
-        let file = fs::open_regular(path).map_err(|cause| cannot(&cause))?;
-        let metadata = file.metadata().map_err(|cause| cannot(&cause))?;
+        let cannot = |cause: io::Error| Damage::of(&cause);
+        let file = fs::open_regular(path).map_err(cannot)?;
+        let metadata = file.metadata().map_err(cannot)?;
         if metadata.len() < HEADER_BYTES as u64 {
             return Err(Damage::new("it is cut off within its header"));
         }
@@ -78,7 +76,7 @@ impl Segment {
         // never written again. Somebody else may still change one: `is_unchanged` is asked before
         // every search, chunks are checked before they are used, and all that is read from them is
         // numbers, whose every bit pattern is valid.
-        let map = unsafe { Mmap::map(&file) }.map_err(|cause| cannot(&cause))?;
+        let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
         let header = Header::decode(&map)?;
         if header.stamp != stamp {
             return Err(Damage::new("it is another index file under this one's name"));
@@ -147,8 +145,11 @@ impl Segment {
 
     /// Whether the file is still the one that was opened.
     pub fn is_unchanged(&self) -> bool {
-        std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| Identity::of(&found) == self.identity)
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) => Identity::of(&found) == self.identity,
+            // It stays mapped while nobody can tell.
+            Err(cause) => is_shortage(&cause),
+        }
     }
 
     /// Checks the whole file.

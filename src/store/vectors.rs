@@ -58,6 +58,18 @@ impl Snapshot<'_> {
         Ok(())
     }
 
+    /// Whether so many rows have something in the column; finds out without reading it.
+    pub fn has_vectors(&self, schema: &TableSchema, column: &Column, count: usize) -> Result<bool> {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} IS NOT NULL LIMIT ?1)",
+            quote(&schema.sql_name),
+            quote(&column.sql_name)
+        );
+        let found: i64 =
+            self.connection.prepare_cached(&sql)?.query_row([count as i64], |row| row.get(0))?;
+        Ok(found as usize >= count)
+    }
+
     /// The length of the first vector in the column; `None` if there is none.
     pub fn first_vector_length(
         &self,

@@ -4,6 +4,8 @@ import ast
 import inspect
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import feast_vector
@@ -20,6 +22,7 @@ from conftest import (
     vector_view,
 )
 from feast import Field
+from feast.errors import FeastError
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
@@ -252,7 +255,7 @@ def test_every_kind_of_the_core_has_its_class():
     assert set(kinds.values()) == {
         name
         for name, value in vars(errors).items()
-        if isinstance(value, type) and value is not errors.FeastVectorError
+        if name.endswith("Error") and value is not errors.FeastVectorError
     }
 
 
@@ -267,7 +270,51 @@ def test_kinds_raised_in_python_are_the_cores():
 def test_exceptions_survive_pickling():
     error = errors.BusyError("wait", "busy")
     back = pickle.loads(pickle.dumps(error))
-    assert (type(back), str(back), back.kind) == (errors.BusyError, "wait", "busy")
+    assert isinstance(back, errors.BusyError)
+    assert (str(back), back.kind) == ("wait", "busy")
+
+
+def test_feasts_server_says_what_to_do_and_tells_no_paths():
+    message = "online store '/srv/a b/online.db': index file '/srv/x/1.seg': it is damaged"
+    for name, status in (
+        ("BusyError", 503),
+        ("InvalidInputError", 422),
+        ("NotFoundError", 404),
+        ("StorageError", 500),
+        ("FormatError", 500),
+        ("InternalError", 500),
+    ):
+        plain = getattr(errors, name)
+        error = plain(message, "kind")
+        assert isinstance(error, plain)
+        assert isinstance(error, FeastError)
+        assert error.http_status_code() == status
+        assert (str(error), error.kind) == (message, "kind")
+        back = pickle.loads(pickle.dumps(error))
+        assert (type(back), str(back), back.kind) == (type(error), message, "kind")
+        received = FeastError.from_error_detail(error.to_error_detail())
+        assert isinstance(received, plain)
+        assert str(received) == "the online store: index file '1.seg': it is damaged"
+    assert errors.StorageError("full", "disk_full").http_status_code() == 507
+    assert isinstance(errors.BusyError("wait", "busy"), TimeoutError)
+
+
+def test_errors_do_without_feast():
+    source = """
+import importlib.util, pickle, sys
+spec = importlib.util.spec_from_file_location("errors", sys.argv[1])
+errors = sys.modules["errors"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(errors)
+error = pickle.loads(pickle.dumps(errors.BusyError("wait", "busy")))
+print(type(error) is errors.BusyError, error, error.kind, "feast" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", source, errors.__file__],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["True", "wait", "busy", "False"]
 
 
 def test_messages_are_sentences_without_debug_dumps(harness, items):
