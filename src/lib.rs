@@ -23,6 +23,7 @@ pub mod index;
 pub mod parallel;
 pub mod proto;
 pub mod query;
+mod random;
 pub mod schema;
 pub mod store;
 pub mod text;

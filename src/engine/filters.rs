@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::index::Rows;
 use crate::query::{self, Resolved};
 use crate::schema::{Attribute, ViewId};
-use crate::store::{Changes, Micros, Snapshot, TableState};
+use crate::store::{AsOf, Changes, Micros, Snapshot, TableState};
 use crate::vector::RowSet;
 
 /// Filters whose answers are remembered.
@@ -22,11 +22,9 @@ pub(super) struct RowCaches(Mutex<HashMap<ViewId, Arc<RwLock<RowCache>>>>);
 /// The scalars of one view as of one change of its table.
 #[derive(Debug, Default)]
 pub(super) struct RowCache {
-    table_id: i64,
-    generation: i64,
-    seq: i64,
+    as_of: AsOf,
     rows: Rows,
-    /// What the last filters let pass, as of `seq`: the same ones are asked for again and again.
+    /// What the last filters let pass, as of then: the same ones are asked for again and again.
     remembered: Mutex<VecDeque<(Resolved, Arc<RowSet>)>>,
 }
 
@@ -85,9 +83,7 @@ fn followed<'a>(
     let wanted = filter.attributes();
     let is_current = {
         let resident = cache.rows.attributes();
-        cache.is_of(table)
-            && cache.seq == table.last_seq
-            && wanted.iter().all(|attribute| resident.contains(attribute))
+        cache.as_of == table.as_of() && wanted.iter().all(|attribute| resident.contains(attribute))
     };
     if !is_current {
         cache.with_upgraded(|cache| cache.follow(snapshot, table, wanted))?;
@@ -97,7 +93,8 @@ fn followed<'a>(
 
 impl RowCache {
     fn is_of(&self, table: &TableState) -> bool {
-        (self.table_id, self.generation) == (table.schema.table_id, table.schema.generation)
+        (self.as_of.table_id, self.as_of.generation)
+            == (table.schema.table_id, table.schema.generation)
     }
 
     fn follow(
@@ -110,7 +107,7 @@ impl RowCache {
         let resident = if self.is_of(table) { self.rows.attributes() } else { Vec::new() };
         let has_all = wanted.iter().all(|attribute| resident.contains(attribute));
         let changes = if has_all && self.is_of(table) && !self.rows.is_bloated() {
-            snapshot.changes_since(table, self.seq)?
+            snapshot.changes_from(table, self.as_of)?
         } else {
             Changes::Unknown
         };
@@ -144,8 +141,7 @@ impl RowCache {
             })?;
             self.rows = rows;
         }
-        (self.table_id, self.generation, self.seq) =
-            (table.schema.table_id, table.schema.generation, table.last_seq);
+        self.as_of = table.as_of();
         Ok(())
     }
 }

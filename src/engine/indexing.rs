@@ -1,7 +1,6 @@
 //! Building index files: what is read, what is built, and how it is published.
 
 use std::fs;
-use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,11 @@ use crate::index::{
     is_build_name, plan,
 };
 use crate::parallel;
+use crate::random;
 use crate::schema::{Column, VectorIndexSpec, ViewId};
 use crate::store::{
-    Changes, IndexId, IndexState, RowRuns, SegmentEntry, Snapshot, Store, StoredVector, TableState,
+    AsOf, Changes, IndexId, IndexState, RowRuns, SegmentEntry, Snapshot, Store, StoredVector,
+    TableState,
 };
 use crate::vector::{Metric, Real, RowMeta};
 
@@ -88,7 +89,8 @@ pub(super) enum Outcome {
 /// What a build starts from.
 struct Start {
     id: IndexId,
-    seq: i64,
+    /// What was read.
+    as_of: AsOf,
     /// Whether there was an index, be it one that cannot be used.
     had_index: bool,
     /// Segments that stay, with all rows that are dead by now.
@@ -130,7 +132,7 @@ pub(super) fn run(
     store.create_index_folder()?;
     sweep(store)?;
     let started = Instant::now();
-    let staging = folder.join(format!("staging-{:016x}.tmp", random_stamp()));
+    let staging = folder.join(format!("staging-{:016x}.tmp", random::bits()));
     let staging = StagingFile { path: &staging, database: store.path() };
     let start = store.read(|snapshot| begin(snapshot, job, extent, &folder, staging));
     let _ = fs::remove_file(staging.path);
@@ -147,7 +149,7 @@ pub(super) fn run(
     if built.is_empty() && start.kept.is_empty() && !start.had_index {
         return Ok(Outcome::Nothing);
     }
-    let report = publish(store, job, start, built, started)?;
+    let report = publish(store, &folder, job, start, built, started)?;
     sweep(store)?;
     Ok(report.map_or(Outcome::Nothing, Outcome::Published))
 }
@@ -173,14 +175,10 @@ fn assemble<T: Real>(
         index_type: job.settings.index_type,
         lists: None,
         target_recall: job.settings.target_recall,
-        stamp: random_stamp(),
+        stamp: random::bits(),
         threads,
     };
     Ok(build(staged, &options)?.map(|built| vec![built]))
-}
-
-fn random_stamp() -> u64 {
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// Decides what is to be built and reads it; `None` if that is nothing.
@@ -234,7 +232,7 @@ fn begin(
     } else {
         stage(snapshot, &table, column, dim, &rows, staging)?.map(StagedVectors::F64)
     };
-    Ok(vectors.map(|vectors| Start { id, seq: table.last_seq, had_index, kept, vectors }))
+    Ok(vectors.map(|vectors| Start { id, as_of: table.as_of(), had_index, kept, vectors }))
 }
 
 /// The segments as of now; `None` if they cannot be used, or were built for something else.
@@ -354,9 +352,11 @@ fn stage<T: Real>(
     }
 }
 
-/// Enters the segment into the manifest, unless its table or column has gone meanwhile.
+/// Enters the segment into the manifest, unless its table or column has gone meanwhile, or the
+/// database is not the one that was read: another may have been put in its place.
 fn publish(
     store: &Store,
+    folder: &Path,
     job: &Job,
     start: Start,
     built: Vec<Built>,
@@ -380,14 +380,16 @@ fn publish(
         report = Some(told);
     }
     store.write(|txn| {
-        let is_there = txn.table(&job.view)?.is_some_and(|table| {
-            table.schema.table_id == start.id.table_id
-                && table.schema.columns.iter().any(|column| column.id == start.id.column_id)
-        });
-        if !is_there {
+        let Some(table) = txn.table(&job.view)? else {
+            return Ok(None);
+        };
+        let has_column = table.schema.columns.iter().any(|column| column.id == start.id.column_id);
+        // The files may have been deleted, or moved away with the database that they were for.
+        let has_files = segments.iter().all(|segment| folder.join(&segment.file).is_file());
+        if !has_column || !has_files || !txn.has_been(&table, start.as_of)? {
             return Ok(None);
         }
-        txn.publish_index(start.id, &IndexState { seq: start.seq, segments })?;
+        txn.publish_index(start.id, &IndexState { seq: start.as_of.seq, segments })?;
         Ok(report)
     })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::schema::ViewId;
-use crate::store::TableState;
+use crate::store::{AsOf, TableState};
 
 /// A row and its BM25 rank.
 pub(super) type Ranked = (i64, f64);
@@ -28,7 +28,7 @@ pub(super) struct TextCaches(Mutex<HashMap<ViewId, TextCache>>);
 /// Rankings by FTS5 expression, as of one change of their table.
 #[derive(Debug, Default)]
 struct TextCache {
-    as_of: (i64, i64, i64),
+    as_of: AsOf,
     rows: usize,
     rankings: HashMap<String, Arc<Vec<Ranked>>>,
 }
@@ -41,7 +41,7 @@ impl TextCaches {
     /// The rows that match, in the order of their ids, if they are remembered.
     pub(super) fn get(&self, table: &TableState, expression: &str) -> Option<Arc<Vec<Ranked>>> {
         let caches = self.0.lock();
-        let cache = caches.get(&table.schema.view).filter(|cache| cache.as_of == as_of(table))?;
+        let cache = caches.get(&table.schema.view).filter(|cache| cache.as_of == table.as_of())?;
         cache.rankings.get(expression).cloned()
     }
 
@@ -52,14 +52,10 @@ impl TextCaches {
         }
         let mut caches = self.0.lock();
         let cache = caches.entry(table.schema.view.clone()).or_default();
-        if cache.as_of != as_of(table) || cache.rows + ranking.len() > MOST_ROWS {
-            *cache = TextCache { as_of: as_of(table), ..TextCache::default() };
+        if cache.as_of != table.as_of() || cache.rows + ranking.len() > MOST_ROWS {
+            *cache = TextCache { as_of: table.as_of(), ..TextCache::default() };
         }
         cache.rows += ranking.len();
         cache.rankings.insert(expression.to_owned(), Arc::clone(ranking));
     }
-}
-
-fn as_of(table: &TableState) -> (i64, i64, i64) {
-    (table.schema.table_id, table.schema.generation, table.last_seq)
 }

@@ -14,7 +14,7 @@ use crate::index::{
 };
 use crate::schema::{Column, Element, ViewId};
 use crate::store::{
-    Changes, IndexId, Micros, RowRuns, SegmentEntry, Snapshot, StoredVector, TableState,
+    AsOf, Changes, IndexId, Micros, RowRuns, SegmentEntry, Snapshot, StoredVector, TableState,
 };
 use crate::vector::{Hit, Metric, Query, Real, RowMeta};
 
@@ -27,9 +27,7 @@ pub(super) type CacheKey = (ViewId, String, usize);
 /// The vectors of one feature as of one change of its table.
 #[derive(Debug, Default)]
 pub(super) struct VectorCache {
-    table_id: i64,
-    generation: i64,
-    seq: i64,
+    as_of: AsOf,
     index_version: i64,
     /// The vectors that are in no segment.
     vectors: Option<Vectors>,
@@ -251,14 +249,14 @@ pub(super) fn follow(
     folder: &Path,
 ) -> Result<Followed> {
     let schema = &table.schema;
-    let same_index = (cache.table_id, cache.generation, cache.index_version)
+    let same_index = (cache.as_of.table_id, cache.as_of.generation, cache.index_version)
         == (schema.table_id, schema.generation, table.index_version);
     let is_whole = cache.parts.iter().all(|part| part.segment.is_unchanged());
     let changes = match &cache.vectors {
-        Some(_) if same_index && is_whole && cache.seq == table.last_seq => {
+        Some(_) if same_index && is_whole && cache.as_of == table.as_of() => {
             Changes::Rows(Vec::new())
         }
-        Some(_) if same_index && is_whole => snapshot.changes_since(table, cache.seq)?,
+        Some(_) if same_index && is_whole => snapshot.changes_from(table, cache.as_of)?,
         _ => Changes::Unknown,
     };
     match changes {
@@ -271,8 +269,7 @@ pub(super) fn follow(
             cache.load(snapshot, table, column, length, folder)?;
         }
     }
-    (cache.table_id, cache.generation, cache.seq, cache.index_version) =
-        (schema.table_id, schema.generation, table.last_seq, table.index_version);
+    (cache.as_of, cache.index_version) = (table.as_of(), table.index_version);
     let extent = Extent {
         loose: cache.vectors.as_ref().map_or(0, Vectors::len),
         row_bytes: length * element_bytes(column),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{FeatureSpec, Storage, ValueKind, ViewId, ViewSpec};
+use crate::random;
 
 /// Columns that every table has, besides join keys and features.
 pub const RESERVED_COLUMNS: [&str; 6] =
@@ -69,7 +70,8 @@ pub enum SchemaChange {
 pub struct TableSchema {
     /// Identity in the catalog, never used again after the table is dropped.
     pub table_id: i64,
-    /// Grows with every change of the layout.
+    /// Random, and another with every change of the layout: of two files, or of one that was
+    /// restored, the same one means the same layout.
     pub generation: i64,
     /// Name of the SQL table.
     pub sql_name: String,
@@ -103,6 +105,11 @@ impl TableSchema {
             next_column_id,
             by_feature: HashMap::new(),
         }
+    }
+
+    /// Notes that the layout is another now.
+    pub(crate) fn renew_generation(&mut self) {
+        self.generation = random::bits().cast_signed();
     }
 
     /// Position of a feature among the columns.
@@ -221,7 +228,7 @@ impl TableSchema {
     pub fn rebuilt_for(&self, spec: &ViewSpec) -> Self {
         let mut layout = Self::new(
             self.table_id,
-            self.generation + 1,
+            random::bits().cast_signed(),
             self.sql_name.clone(),
             self.view.clone(),
             self.next_column_id,

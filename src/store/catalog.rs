@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::connections::{Snapshot, WriteTxn};
 use super::segments;
 use crate::error::Result;
+use crate::random;
 use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
 
-/// The catalog of format version 3, as `docs/format.md` explains it.
+/// The catalog of format version 4, as `docs/format.md` explains it.
 const CREATE: &str = "
     CREATE TABLE _feast_vector_meta (
         key TEXT PRIMARY KEY,
@@ -29,6 +30,8 @@ const CREATE: &str = "
         log_bytes INTEGER NOT NULL DEFAULT 0,
         expires INTEGER NOT NULL DEFAULT 0,
         index_version INTEGER NOT NULL DEFAULT 0,
+        last_commit INTEGER NOT NULL DEFAULT 0,
+        log_start_commit INTEGER NOT NULL DEFAULT 0,
         UNIQUE (project, view, version)
     );
     CREATE TABLE _feast_vector_columns (
@@ -48,7 +51,8 @@ const CREATE: &str = "
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         table_id INTEGER NOT NULL,
         op TEXT NOT NULL,
-        row_ids BLOB NOT NULL
+        row_ids BLOB NOT NULL,
+        commit_bits INTEGER NOT NULL DEFAULT 0
     );
     CREATE INDEX _feast_vector_changes_by_table ON _feast_vector_changes (table_id, seq);
 ";
@@ -64,8 +68,41 @@ pub struct TableState {
     pub log_start: i64,
     /// Whether any row may ever have been written to expire.
     pub expires: bool,
-    /// Grows whenever one of its indexes is another.
+    /// Random, and another whenever one of its indexes is another.
     pub index_version: i64,
+    /// The random bits of the last logged change.
+    pub(super) last_commit: u64,
+    /// The random bits of the change `log_start`.
+    pub(super) log_start_commit: u64,
+}
+
+/// A moment of a table: where it is equal, the rows and the layout are equal.
+///
+/// A number alone does not say which change it is of: a database that was restored counts on from
+/// where the copy was made, and another one counts the same way. The 64 random bits that each
+/// change has beside its number do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AsOf {
+    /// The table.
+    pub table_id: i64,
+    /// Its layout; random.
+    pub generation: i64,
+    /// Number of its last change.
+    pub seq: i64,
+    /// Random bits of its last change.
+    pub commit: u64,
+}
+
+impl TableState {
+    /// The moment that this is the state of.
+    pub fn as_of(&self) -> AsOf {
+        AsOf {
+            table_id: self.schema.table_id,
+            generation: self.schema.generation,
+            seq: self.last_seq,
+            commit: self.last_commit,
+        }
+    }
 }
 
 pub(super) fn create(connection: &Connection) -> Result<()> {
@@ -90,6 +127,39 @@ pub(super) fn migrate_from_2(connection: &Connection) -> Result<()> {
     Ok(connection.execute_batch(segments::CREATE)?)
 }
 
+/// Format 3 told changes apart by their numbers alone.
+pub(super) fn migrate_from_3(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "ALTER TABLE _feast_vector_tables ADD COLUMN last_commit INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE _feast_vector_tables ADD COLUMN log_start_commit INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE _feast_vector_changes ADD COLUMN commit_bits INTEGER NOT NULL DEFAULT 0",
+    )?;
+    let mut tables = connection.prepare("SELECT table_id FROM _feast_vector_tables")?;
+    let tables: Vec<i64> =
+        tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    for table_id in tables {
+        // The changes so far happened before anybody could have taken note of their bits: only the
+        // state that they led to can be named.
+        connection.execute(
+            "UPDATE _feast_vector_tables SET last_commit = ?2, log_start_commit = ?3
+             WHERE table_id = ?1",
+            params![table_id, random::bits().cast_signed(), random::bits().cast_signed()],
+        )?;
+        connection.execute(
+            "UPDATE _feast_vector_changes SET commit_bits =
+                 (SELECT last_commit FROM _feast_vector_tables WHERE table_id = ?1)
+             WHERE table_id = ?1",
+            [table_id],
+        )?;
+        connection.execute(
+            "UPDATE _feast_vector_tables SET log_start_commit = last_commit
+             WHERE table_id = ?1 AND log_start >= last_seq",
+            [table_id],
+        )?;
+    }
+    Ok(())
+}
+
 pub(super) fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
     let sql = "SELECT value FROM _feast_vector_meta WHERE key = ?1";
     Ok(connection.query_row(sql, [key], |row| row.get(0)).optional()?)
@@ -105,20 +175,23 @@ pub(super) fn set_meta(connection: &Connection, key: &str, value: &str) -> Resul
 impl Snapshot<'_> {
     /// The table of a view, if it has one.
     pub fn table(&self, view: &ViewId) -> Result<Option<TableState>> {
-        let sql = "SELECT table_id, generation, last_seq, log_start, expires, index_version
+        let sql = "SELECT table_id, generation, last_seq, log_start, expires, index_version,
+                          last_commit, log_start_commit
                    FROM _feast_vector_tables
                    WHERE project = ?1 AND view = ?2 AND version = ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement
             .query_row(params![view.project, view.view, view.version], |row| {
                 let numbers: (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(5)?);
-                Ok((numbers, row.get(2)?, row.get(3)?, row.get(4)?))
+                let log: (i64, i64) = (row.get(2)?, row.get(3)?);
+                let commits: (i64, i64) = (row.get(6)?, row.get(7)?);
+                Ok((numbers, log, row.get(4)?, commits))
             })
             .optional()?;
-        let Some(((table_id, generation, index_version), last_seq, log_start, expires)) = found
-        else {
+        let Some((numbers, (last_seq, log_start), expires, commits)) = found else {
             return Ok(None);
         };
+        let (table_id, generation, index_version) = numbers;
         let known = self.store.schemas.lock().get(view).cloned();
         let schema = match known {
             Some(schema) if (schema.table_id, schema.generation) == (table_id, generation) => {
@@ -130,7 +203,15 @@ impl Snapshot<'_> {
                 schema
             }
         };
-        Ok(Some(TableState { schema, last_seq, log_start, expires, index_version }))
+        Ok(Some(TableState {
+            schema,
+            last_seq,
+            log_start,
+            expires,
+            index_version,
+            last_commit: commits.0.cast_unsigned(),
+            log_start_commit: commits.1.cast_unsigned(),
+        }))
     }
 
     /// The views of a project that have tables; of one view, if it is named, in all versions.
@@ -198,13 +279,16 @@ impl WriteTxn<'_> {
         self.connection.execute(
             "INSERT INTO _feast_vector_tables
                  (project, view, version, table_name, generation, next_column_id, expires)
-             VALUES (?1, ?2, ?3, ?4, 1, 1, 0)",
+             VALUES (?1, ?2, ?3, ?4, 0, 1, 0)",
             params![view.project, view.view, view.version, name],
         )?;
-        Ok(TableSchema::new(self.connection.last_insert_rowid(), 1, name, view.clone(), 1))
+        let mut schema =
+            TableSchema::new(self.connection.last_insert_rowid(), 0, name, view.clone(), 1);
+        schema.renew_generation();
+        Ok(schema)
     }
 
-    /// Writes the layout into the catalog, in place of what is there.
+    /// Writes the layout into the catalog, in place of what is there, and logs that it changed.
     pub(super) fn save(&self, schema: &TableSchema) -> Result<()> {
         self.connection.execute(
             "UPDATE _feast_vector_tables SET generation = ?2, next_column_id = ?3
@@ -244,7 +328,8 @@ impl WriteTxn<'_> {
                 column.text_indexed,
             ])?;
         }
-        self.forget_lost_indexes(schema.table_id)
+        self.forget_lost_indexes(schema.table_id)?;
+        self.log_schema(schema.table_id)
     }
 
     /// Removes a table, its rows and all that is known of it.

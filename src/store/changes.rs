@@ -5,13 +5,18 @@
 //! needs are dropped, the oldest first; what an index still needs is merged, so that rows which
 //! change again and again are in it once; and where that is not enough, the oldest records go
 //! whoever needs them, who then reads everything.
+//!
+//! Each record has 64 random bits beside its number, so that whoever read up to a record can tell
+//! whether it is still part of the file's history: a file that was restored counts on with the
+//! same numbers, and another file has the same ones.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::catalog::TableState;
+use super::catalog::{AsOf, TableState};
 use super::connections::{Snapshot, WriteTxn};
 use super::runs::RowRuns;
 use crate::error::Result;
+use crate::random;
 use crate::schema::quote;
 
 /// Bytes of a record besides its row ids: its row in the log and in the log's index.
@@ -55,7 +60,36 @@ pub enum Changes {
 }
 
 impl Snapshot<'_> {
-    /// The rows that changed after the change number `seq`.
+    /// The rows that changed since the moment `as_of`; unknown as well where the table's history
+    /// in this file does not have that moment.
+    pub fn changes_from(&self, table: &TableState, as_of: AsOf) -> Result<Changes> {
+        if !self.has_been(table, as_of)? {
+            return Ok(Changes::Unknown);
+        }
+        self.changes_since(table, as_of.seq)
+    }
+
+    /// Whether the table is known to have been at that moment, in this file and before now.
+    pub fn has_been(&self, table: &TableState, as_of: AsOf) -> Result<bool> {
+        let AsOf { table_id, generation: _, seq, commit } = as_of;
+        if table_id != table.schema.table_id {
+            return Ok(false);
+        }
+        if seq == table.last_seq {
+            return Ok(commit == table.last_commit);
+        }
+        if seq == table.log_start {
+            return Ok(commit == table.log_start_commit);
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT commit_bits FROM _feast_vector_changes WHERE seq = ?1 AND table_id = ?2",
+        )?;
+        let bits: Option<i64> =
+            statement.query_row(params![seq, table_id], |row| row.get(0)).optional()?;
+        Ok(bits.is_some_and(|bits| bits.cast_unsigned() == commit))
+    }
+
+    /// The rows that changed after the change number `seq` of this file.
     pub fn changes_since(&self, table: &TableState, seq: i64) -> Result<Changes> {
         if seq < table.log_start {
             return Ok(Changes::Unknown);
@@ -66,7 +100,11 @@ impl Snapshot<'_> {
         let mut rows = statement.query(params![table.schema.table_id, seq])?;
         let mut runs = RowRuns::default();
         while let Some(row) = rows.next()? {
-            runs.add_packed(row.get_ref(0)?.as_blob()?)?;
+            let packed = row.get_ref(0)?.as_blob()?;
+            // A change of the layout alone.
+            if !packed.is_empty() {
+                runs.add_packed(packed)?;
+            }
         }
         runs.settle();
         if runs.len() > FEW && runs.len() > self.greatest_row_id(table)? {
@@ -97,20 +135,7 @@ impl WriteTxn<'_> {
         row_ids.dedup();
         let packed = RowRuns::of(row_ids).pack();
         let added = packed.len() as i64 + RECORD_BYTES;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO _feast_vector_changes (table_id, op, row_ids)
-                 VALUES (?1, 'upsert', ?2)",
-            )?
-            .execute(params![table_id, packed])?;
-        let seq = self.connection.last_insert_rowid();
-        let log_bytes: i64 = self
-            .connection
-            .prepare_cached(
-                "UPDATE _feast_vector_tables SET last_seq = ?2, log_bytes = log_bytes + ?3
-                 WHERE table_id = ?1 RETURNING log_bytes",
-            )?
-            .query_row(params![table_id, seq, added], |row| row.get(0))?;
+        let log_bytes = self.log(table_id, "upsert", &packed)?;
         let options = self.store.options.change_log;
         if log_bytes <= options.keep_bytes {
             return Ok(());
@@ -143,16 +168,20 @@ impl WriteTxn<'_> {
         let Some(last) = last else {
             return Ok(false);
         };
+        let commit: i64 = self
+            .connection
+            .prepare_cached("SELECT commit_bits FROM _feast_vector_changes WHERE seq = ?1")?
+            .query_row([last], |row| row.get(0))?;
         self.connection
             .prepare_cached("DELETE FROM _feast_vector_changes WHERE table_id = ?1 AND seq <= ?2")?
             .execute([table_id, last])?;
         self.connection
             .prepare_cached(
-                "UPDATE _feast_vector_tables SET log_start = ?2, log_bytes = ?3
-                 WHERE table_id = ?1",
+                "UPDATE _feast_vector_tables
+                 SET log_start = ?2, log_start_commit = ?3, log_bytes = ?4 WHERE table_id = ?1",
             )?
             // Older versions counted fewer bytes for a record.
-            .execute([table_id, last, log_bytes.max(0)])?;
+            .execute([table_id, last, commit, log_bytes.max(0)])?;
         Ok(true)
     }
 
@@ -249,5 +278,32 @@ impl WriteTxn<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Logs that the table's layout changed, and no row: the moment is another one.
+    pub(super) fn log_schema(&self, table_id: i64) -> Result<()> {
+        self.log(table_id, "schema", &[]).map(drop)
+    }
+
+    /// Appends a record, and gives the bytes of the table's log.
+    fn log(&self, table_id: i64, op: &str, packed: &[u8]) -> Result<i64> {
+        let commit = random::bits().cast_signed();
+        self.connection
+            .prepare_cached(
+                "INSERT INTO _feast_vector_changes (table_id, op, row_ids, commit_bits)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![table_id, op, packed, commit])?;
+        let seq = self.connection.last_insert_rowid();
+        let added = packed.len() as i64 + RECORD_BYTES;
+        let log_bytes = self
+            .connection
+            .prepare_cached(
+                "UPDATE _feast_vector_tables
+                 SET last_seq = ?2, last_commit = ?3, log_bytes = log_bytes + ?4
+                 WHERE table_id = ?1 RETURNING log_bytes",
+            )?
+            .query_row(params![table_id, seq, commit, added], |row| row.get(0))?;
+        Ok(log_bytes)
     }
 }

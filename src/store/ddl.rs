@@ -74,7 +74,7 @@ impl WriteTxn<'_> {
         declared: bool,
     ) -> Result<TableSchema> {
         let mut schema = schema.clone();
-        schema.generation += 1;
+        schema.renew_generation();
         for feature in features {
             schema.add_feature(feature, declared);
         }
@@ -90,7 +90,7 @@ impl WriteTxn<'_> {
         declared: bool,
     ) -> Result<TableSchema> {
         let mut schema = schema.clone();
-        schema.generation += 1;
+        schema.renew_generation();
         let table = quote(&schema.sql_name);
         for key in join_keys {
             schema.add_join_key(&key.name, &key.feast_type, declared);

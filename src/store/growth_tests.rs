@@ -134,8 +134,8 @@ fn no_write_pays_for_a_long_log() {
     store
         .write(|txn| {
             Ok(txn.connection.execute_batch(
-                "WITH RECURSIVE r(x) AS (SELECT 2 UNION ALL SELECT x + 1 FROM r WHERE x < 20000)
-                 INSERT INTO _feast_vector_changes SELECT x, 1, 'upsert', x'0101' FROM r;
+                "WITH RECURSIVE r(x) AS (SELECT 3 UNION ALL SELECT x + 1 FROM r WHERE x < 20000)
+                 INSERT INTO _feast_vector_changes SELECT x, 1, 'upsert', x'0101', x FROM r;
                  UPDATE _feast_vector_tables SET last_seq = 20000, log_bytes = 8 << 20",
             )?)
         })

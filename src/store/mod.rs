@@ -36,9 +36,11 @@ mod write;
 #[cfg(test)]
 mod growth_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod tests;
 
-pub use catalog::TableState;
+pub use catalog::{AsOf, TableState};
 pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use lock::BuilderLock;

@@ -15,7 +15,7 @@ use crate::fs;
 use crate::parallel;
 
 /// The format that this version writes; kept in `PRAGMA user_version`.
-pub const FORMAT_VERSION: i64 = 3;
+pub const FORMAT_VERSION: i64 = 4;
 
 /// `PRAGMA application_id`: the letters `FVec`.
 const APPLICATION_ID: i64 = 0x4656_6563;
@@ -94,7 +94,7 @@ impl StoreOptions {
 
 /// Each entry migrates a file from the format of its position + 1 to the next.
 const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize] =
-    [catalog::migrate_from_1, catalog::migrate_from_2];
+    [catalog::migrate_from_1, catalog::migrate_from_2, catalog::migrate_from_3];
 
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {

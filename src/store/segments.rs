@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::connections::{Snapshot, WriteTxn};
 use super::runs::RowRuns;
 use crate::error::{Error, ErrorKind, Result};
+use crate::random;
 
 pub(super) const CREATE: &str = "
     CREATE TABLE _feast_vector_indexes (
@@ -143,9 +144,8 @@ impl WriteTxn<'_> {
             )?;
         }
         let changed = self.connection.execute(
-            "UPDATE _feast_vector_tables SET index_version = index_version + 1
-             WHERE table_id = ?1",
-            [id.table_id],
+            "UPDATE _feast_vector_tables SET index_version = ?2 WHERE table_id = ?1",
+            params![id.table_id, random::bits().cast_signed()],
         )?;
         if changed == 1 {
             return Ok(());

@@ -103,7 +103,7 @@ fn connections_share_what_the_schema_is() {
         vector_length: None,
     });
     one.write(|txn| txn.apply(&wider, &mut |_, _| {})).unwrap();
-    assert!(generation(&two) > before);
+    assert_ne!(generation(&two), before);
     assert_eq!(count(&two), 3);
 }
 

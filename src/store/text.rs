@@ -77,7 +77,7 @@ impl WriteTxn<'_> {
             return Ok(());
         }
         let mut schema = (*state.schema).clone();
-        schema.generation += 1;
+        schema.renew_generation();
         self.drop_text_index(&schema)?;
         self.create_text_index(&mut schema, &wanted)?;
         self.save(&schema)?;
