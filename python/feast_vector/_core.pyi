@@ -32,7 +32,7 @@ FORMAT_VERSION: Final[int]
 ISA: Final[str]
 """The instruction set that the kernels use on this machine."""
 
-_Literal: TypeAlias = bool | int | float | str | bytes | tuple[int] | tuple[str]
+_Literal: TypeAlias = bool | int | float | str | bytes | tuple[int] | tuple[str] | None
 _Condition: TypeAlias = tuple[str, str, list[_Literal]] | tuple[str, int]
 
 class _ArrowStream(Protocol):
@@ -269,7 +269,7 @@ def encode_entity_key(message: bytes) -> bytes:
     """Serialize an ``EntityKey`` message as Feast's serialization version 3 does."""
 
 def normalize_metric(name: str) -> str:
-    """Give the canonical name of a metric: ``cosine``, ``L2`` or ``inner_product``."""
+    """Give the canonical name of a metric: ``cosine``, ``L2``, ``inner_product`` or ``L1``."""
 
 def serialize_values(
     feast_type: str, array: pa.Array, *, as_feast_does: bool = False, first_row: int = 0

@@ -2,7 +2,9 @@
 
 Accepted are Feast's ``ComparisonFilter`` and ``CompoundFilter``, and dicts of the same shape. Their
 types are Feast's ``eq``, ``ne``, ``gt``, ``gte``, ``lt``, ``lte``, ``in``, ``nin``, ``and`` and
-``or``; and for features that are lists ``contains`` (a value) and ``any_of`` (one of several).
+``or``; for features that are lists ``contains`` (a value) and ``any_of`` (one of several); and
+``not``, which has one ``filter``. ``None`` as a value of the first two, or among those of ``in``
+and ``nin``, stands for rows without a value.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 FilterLike: TypeAlias = "ComparisonFilter | CompoundFilter | Mapping[str, Any]"
 """A filter of Feast's, or a dict of its shape."""
 
-Literal: TypeAlias = "bool | int | float | str | bytes | tuple[int] | tuple[str]"
+Literal: TypeAlias = "bool | int | float | str | bytes | tuple[int] | tuple[str] | None"
 Condition: TypeAlias = "tuple[str, str, list[Literal]] | tuple[str, int]"
 
 _COMBINATIONS = ("and", "or")
@@ -33,12 +35,22 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def conditions(filters: FilterLike) -> list[Condition]:
-    """The filter in postfix order: ``(type, key, values)`` and ``("and" or "or", count)``."""
+    """The filter in postfix order.
+
+    ``(type, key, values)``, ``("and" or "or", count)`` and ``("not", 1)``.
+    """
     found: list[Condition] = []
     pending: list[tuple[Any, bool]] = [(filters, False)]
     while pending:  # No recursion: filters may nest deeper than Python does.
         node, is_done = pending.pop()
         kind = _part(node, "type")
+        if kind == "not":
+            if is_done:
+                found.append((kind, 1))
+            else:
+                pending.append((node, True))
+                pending.append((_part(node, "filter"), False))
+            continue
         if kind not in _COMBINATIONS:
             key = _part(node, "key")
             found.append((str(kind), str(key), _values(kind, key, _part(node, "value"))))
@@ -62,7 +74,8 @@ def _part(node: Any, name: str) -> Any:  # noqa: ANN401
     elif hasattr(node, name):
         return getattr(node, name)
     message = (
-        f"a filter is a ComparisonFilter, a CompoundFilter or a dict with type, key and value; "
+        "a filter is a ComparisonFilter, a CompoundFilter or a dict with type, key and value "
+        "('and' and 'or' have filters instead, 'not' has a filter); "
         f"{node!r} has no '{name}'"
     )
     raise InvalidInputError(message, "invalid_filter")
@@ -82,6 +95,11 @@ def _values(kind: str, key: str, value: Any) -> list[Literal]:  # noqa: ANN401
 
 
 def _literal(value: Any, key: str) -> Literal:  # noqa: ANN401, C901, PLR0911
+    if value is None:
+        return None
+    if _is_no_time(value):
+        message = f"filter on '{key}': {value!r} is no time; for rows without a value pass None"
+        raise InvalidInputError(message, "invalid_filter")
     if isinstance(value, np.datetime64):
         return (int(value.astype("datetime64[us]").astype(np.int64)),)
     if isinstance(value, np.generic):
@@ -102,11 +120,15 @@ def _literal(value: Any, key: str) -> Literal:  # noqa: ANN401, C901, PLR0911
         return str(value)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    if value is None:
-        message = f"filter on '{key}': a null compares with nothing; filters find no nulls"
-        raise InvalidInputError(message, "invalid_filter")
     message = (
         f"filter on '{key}': values of type {type(value).__name__} compare with nothing; use a "
         "number, text, bytes, a bool, a date, a Decimal or a UUID"
     )
     raise InvalidInputError(message, "invalid_filter")
+
+
+def _is_no_time(value: Any) -> bool:  # noqa: ANN401
+    """Whether it is NaT, of numpy or of pandas, whose own is a datetime of a kind."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    return isinstance(value, datetime.datetime) and not value == value  # noqa: PLR0124, SIM201

@@ -11,8 +11,8 @@ use crate::store::SqlValue;
 #[derive(FromPyObject)]
 pub(super) enum PyCondition {
     /// `(operator, key, values)`.
-    Compare(String, String, Vec<PyLiteral>),
-    /// `("and" or "or", count)`.
+    Compare(String, String, Vec<Option<PyLiteral>>),
+    /// `("and" or "or", count)`, `("not", 1)`.
     Combine(String, usize),
 }
 
@@ -82,10 +82,14 @@ pub(super) fn to_filter(conditions: Vec<PyCondition>) -> Result<Filter> {
             Ok(Condition::Compare {
                 key,
                 operator,
-                values: values.into_iter().map(Literal::from).collect(),
+                values: values
+                    .into_iter()
+                    .map(|value| value.map_or(Literal::Null, Literal::from))
+                    .collect(),
             })
         }
         PyCondition::Combine(operator, count) if operator == "or" => Ok(Condition::Or(count)),
+        PyCondition::Combine(operator, _) if operator == "not" => Ok(Condition::Not),
         PyCondition::Combine(_, count) => Ok(Condition::And(count)),
     });
     Filter::new(conditions.collect::<Result<_>>()?)

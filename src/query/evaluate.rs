@@ -11,34 +11,42 @@ type Mask = Vec<u64>;
 /// The rows that pass the filter and have not expired by `now`. Its attributes have to be resident;
 /// one that is not, no row has.
 pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> RowSet {
+    let words = rows.len().div_ceil(64);
     let mut masks: Vec<Mask> = Vec::new();
     for step in &filter.steps {
         let mask = match step {
+            Step::Everything => vec![u64::MAX; words],
+            Step::Nothing => vec![0; words],
             Step::Test { attribute, test, is_for_lists } => match rows.column(attribute) {
                 Some(column) => passing(column, test, *is_for_lists),
-                None => vec![0; rows.len().div_ceil(64)],
+                None => vec![0; words],
             },
-            Step::And(count) => {
-                let all = vec![u64::MAX; rows.len().div_ceil(64)];
-                fold(masks.split_off(masks.len() - count), all, |a, b| a & b)
+            Step::Null(attribute) => match rows.column(attribute) {
+                Some(column) => mask_of(column, |cell| *cell == Cell::Absent),
+                None => vec![u64::MAX; words],
+            },
+            Step::Not => {
+                let mut mask = masks.pop().unwrap_or_default();
+                for word in &mut mask {
+                    *word = !*word;
+                }
+                mask
             }
-            Step::Or(count) => {
-                let none = vec![0; rows.len().div_ceil(64)];
-                fold(masks.split_off(masks.len() - count), none, |a, b| a | b)
-            }
+            Step::And => fold(&mut masks, |a, b| a & b),
+            Step::Or => fold(&mut masks, |a, b| a | b),
         };
         masks.push(mask);
     }
     masks.pop().map_or_else(RowSet::default, |mask| row_set(mask, rows, now))
 }
 
-fn fold(masks: Vec<Mask>, start: Mask, combine: impl Fn(u64, u64) -> u64) -> Mask {
-    masks.into_iter().fold(start, |mut all, mask| {
-        for (word, other) in all.iter_mut().zip(mask) {
-            *word = combine(*word, other);
-        }
-        all
-    })
+/// The last two of the masks as one.
+fn fold(masks: &mut Vec<Mask>, combine: impl Fn(u64, u64) -> u64) -> Mask {
+    let (other, mut mask) = (masks.pop().unwrap_or_default(), masks.pop().unwrap_or_default());
+    for (word, other) in mask.iter_mut().zip(other) {
+        *word = combine(*word, other);
+    }
+    mask
 }
 
 fn row_set(mut mask: Mask, rows: &Rows, now: i64) -> RowSet {
@@ -88,6 +96,10 @@ fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Mask {
         Cell::List(items) => is_for_lists && items.iter().any(one),
         cell => !is_for_lists && one(cell),
     };
+    mask_of(column, passes)
+}
+
+fn mask_of(column: &CellColumn, passes: impl Fn(&Cell) -> bool) -> Mask {
     column
         .cells()
         .chunks(64)

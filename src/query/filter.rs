@@ -22,12 +22,14 @@ pub enum Literal {
     Time(i64),
     /// A decimal number as text.
     Decimal(String),
+    /// No value at all.
+    Null,
 }
 
 /// How a condition compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
-    /// Equal.
+    /// Equal; to null: without a value.
     Eq,
     /// Not equal, and not null.
     Ne,
@@ -68,7 +70,7 @@ impl Operator {
                     ErrorKind::InvalidFilter,
                     format!(
                         "unknown filter type '{name}'; use eq, ne, gt, gte, lt, lte, in, nin, \
-                         contains, any_of, and, or"
+                         contains, any_of, and, or, not"
                     ),
                 ));
             }
@@ -119,7 +121,12 @@ pub enum Condition {
     And(usize),
     /// One of the preceding so many conditions holds.
     Or(usize),
+    /// The preceding condition does not hold.
+    Not,
 }
+
+/// The most values that the conditions of a filter compare with, together.
+const MAX_VALUES: usize = 100_000;
 
 /// A filter of any depth.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,13 +137,24 @@ pub struct Filter {
 impl Filter {
     /// The filter of these conditions in postfix order.
     pub fn new(conditions: Vec<Condition>) -> Result<Self> {
-        let mut operands = 0usize;
+        let (mut operands, mut compared) = (0usize, 0);
         for condition in &conditions {
             let taken = match condition {
-                Condition::Compare { .. } => 0,
+                Condition::Compare { values, .. } => {
+                    compared += values.len();
+                    0
+                }
                 Condition::And(count) | Condition::Or(count) => *count,
+                Condition::Not => 1,
             };
             operands = operands.checked_sub(taken).ok_or_else(malformed)? + 1;
+        }
+        if compared > MAX_VALUES {
+            let message = format!(
+                "the filter compares with {compared} values, and the most is {MAX_VALUES}; keep what \
+                 these rows have in common in a feature, and filter on that"
+            );
+            return Err(Error::new(ErrorKind::InvalidFilter, message));
         }
         if operands == 1 { Ok(Self { conditions }) } else { Err(malformed()) }
     }
@@ -165,7 +183,9 @@ mod tests {
         assert!(Filter::new(vec![leaf()]).is_ok());
         assert!(Filter::new(vec![leaf(), leaf(), Condition::And(2)]).is_ok());
         assert!(Filter::new(vec![Condition::And(0)]).is_ok());
-        for broken in [vec![], vec![leaf(), leaf()], vec![Condition::Or(1)]] {
+        assert!(Filter::new(vec![leaf(), Condition::Not]).is_ok());
+        let broken = [vec![], vec![leaf(), leaf()], vec![Condition::Or(1)], vec![Condition::Not]];
+        for broken in broken {
             assert_eq!(Filter::new(broken).unwrap_err().kind(), ErrorKind::InvalidFilter);
         }
     }

@@ -9,6 +9,7 @@ mod decimal;
 mod evaluate;
 mod filter;
 mod fusion;
+mod node;
 mod resolve;
 mod test;
 

@@ -2,12 +2,13 @@
 //!
 //! Feast's semantics, as its translators for sqlite and postgres have them, with the exceptions
 //! that `docs/search.md` lists: values compare by their own type; a number is never compared as
-//! text; null and absent values match nothing, not even `ne` and `nin`.
+//! text; null and absent values match nothing but a comparison with null, not even `ne` and `nin`.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::decimal::Decimal;
 use super::filter::{Condition, Literal, Operator};
+use super::node::{MAX_CONDITIONS, Node};
 use super::test::{Among, Number, Operand, Order, Test};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Attribute, TableSchema, ValueKind};
@@ -18,11 +19,22 @@ pub struct Resolved {
     pub(super) steps: Vec<Step>,
 }
 
+/// In postfix order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    Test { attribute: Attribute, test: Test, is_for_lists: bool },
-    And(usize),
-    Or(usize),
+    Everything,
+    Nothing,
+    Test {
+        attribute: Attribute,
+        test: Test,
+        is_for_lists: bool,
+    },
+    /// Rows without a value.
+    Null(Attribute),
+    Not,
+    /// Of two.
+    And,
+    Or,
 }
 
 /// What the values of a column are, for comparing.
@@ -50,31 +62,52 @@ struct Place<'a> {
 
 impl Resolved {
     pub(super) fn new(conditions: &[Condition], schema: &TableSchema) -> Result<Self> {
-        let steps = conditions.iter().map(|condition| match condition {
-            Condition::And(count) => Ok(Step::And(*count)),
-            Condition::Or(0) => Err(invalid(
-                "an 'or' without filters: no row would pass it, and none is surely not meant; \
-                 leave it out, or use an 'in' with an empty list"
-                    .to_owned(),
-            )),
-            Condition::Or(count) => Ok(Step::Or(*count)),
-            Condition::Compare { key, operator, values } => {
-                let (attribute, place) = find(key, schema)?;
-                let test = place.test(*operator, values).map_err(|error| {
-                    error.at(format_args!(
-                        "{}, filter on '{key}' ({})",
-                        schema.view, place.type_name
-                    ))
-                })?;
-                Ok(Step::Test { attribute, test, is_for_lists: operator.is_for_lists() })
+        let mut nodes: Vec<Node> = Vec::new();
+        for condition in conditions {
+            let node = match condition {
+                Condition::And(count) => {
+                    let parts = nodes.split_off(nodes.len().saturating_sub(*count));
+                    Node::all(parts)
+                }
+                Condition::Or(0) => {
+                    return Err(invalid(
+                        "an 'or' without filters: no row would pass it, and none is surely not \
+                         meant; leave it out, or use an 'in' with an empty list"
+                            .to_owned(),
+                    ));
+                }
+                Condition::Or(count) => {
+                    let parts = nodes.split_off(nodes.len().saturating_sub(*count));
+                    Node::any(parts)
+                }
+                Condition::Not => nodes.pop().map_or(Node::Nothing, Node::not),
+                Condition::Compare { key, operator, values } => {
+                    let (attribute, place) = find(key, schema)?;
+                    place.node(&attribute, *operator, values).map_err(|error| {
+                        error.at(format_args!(
+                            "{}, filter on '{key}' ({})",
+                            schema.view, place.type_name
+                        ))
+                    })?
+                }
+            };
+            if node.cost() > MAX_CONDITIONS {
+                return Err(invalid(format!(
+                    "{}: the filter has more than {MAX_CONDITIONS} conditions that cannot be put \
+                     together; use 'in' where one of several values is meant",
+                    schema.view
+                )));
             }
-        });
-        Ok(Self { steps: steps.collect::<Result<_>>()? })
+            nodes.push(node);
+        }
+        let mut steps = Vec::new();
+        nodes.pop().unwrap_or(Node::Everything).append_to(&mut steps);
+        Ok(Self { steps })
     }
 
     /// What every row passes.
     pub fn everything() -> Self {
-        Self { steps: vec![Step::And(0)] }
+        Self { steps: vec![Step::Everything] }
     }
 
     /// The same, for rows of an event time of `micros` or later.
@@ -85,20 +118,20 @@ impl Resolved {
             test: Test::Order(Order::GreaterOrEqual, Operand::integer(micros)),
             is_for_lists: false,
         });
-        self.steps.push(Step::And(2));
+        self.steps.push(Step::And);
         self
     }
 
-    /// Whether it compares nothing, and so every row passes.
+    /// Whether every row passes.
     pub fn is_trivial(&self) -> bool {
-        self.attributes().is_empty()
+        self.steps == [Step::Everything]
     }
 
     /// The attributes that the filter compares, each once.
     pub fn attributes(&self) -> Vec<Attribute> {
         let mut attributes = Vec::new();
         for step in &self.steps {
-            if let Step::Test { attribute, .. } = step
+            if let Step::Test { attribute, .. } | Step::Null(attribute) = step
                 && !attributes.contains(attribute)
             {
                 attributes.push(attribute.clone());
@@ -181,6 +214,39 @@ fn domain(kind: ValueKind) -> Option<(Domain, bool)> {
 }
 
 impl Place<'_> {
+    /// What a comparison means: nulls among what it compares with are a test of their own.
+    fn node(&self, attribute: &Attribute, operator: Operator, values: &[Literal]) -> Result<Node> {
+        let has_null = values.contains(&Literal::Null);
+        let null = || Node::Null(attribute.clone());
+        match operator {
+            Operator::Eq if has_null => return Ok(null()),
+            Operator::Ne if has_null => return Ok(null().not()),
+            Operator::In | Operator::Nin | Operator::Eq | Operator::Ne => {}
+            _ if has_null => {
+                return Err(invalid(format!(
+                    "'{}' compares with nothing where the value is null; for rows without a value \
+                     use 'eq' with null",
+                    operator.name()
+                )));
+            }
+            _ => {}
+        }
+        let others: Vec<Literal>;
+        let mut tested = values;
+        if has_null {
+            others = values.iter().filter(|value| **value != Literal::Null).cloned().collect();
+            tested = &others;
+        }
+        let test = self.test(operator, tested)?;
+        let test = Node::Test {
+            attribute: attribute.clone(),
+            test,
+            is_for_lists: operator.is_for_lists(),
+        };
+        // Nulls are not among what 'nin' lets pass anyway.
+        Ok(if has_null && operator == Operator::In { Node::any(vec![test, null()]) } else { test })
+    }
+
     fn test(&self, operator: Operator, values: &[Literal]) -> Result<Test> {
         let name = operator.name();
         if self.is_list != operator.is_for_lists() {
@@ -228,7 +294,7 @@ impl Place<'_> {
         }
         match self.domain {
             Domain::Seconds | Domain::Micros => self.time(literal),
-            Domain::Decimal => Ok(decimal(literal)),
+            Domain::Decimal => decimal(literal),
             _ => match literal {
                 Literal::Bool(truth) => Ok(Operand::integer(i64::from(*truth))),
                 Literal::Integer(number) => Ok(Operand::integer(*number)),
@@ -238,6 +304,7 @@ impl Place<'_> {
                 Literal::Real(number) => Ok(Operand::real(*number)),
                 Literal::Decimal(text) | Literal::Text(text) => Ok(self.text(text)),
                 Literal::Bytes(bytes) => Ok(Operand::Bytes(bytes.clone())),
+                Literal::Null => Err(null_among_values()),
                 Literal::Time(_) => Err(invalid(format!(
                     "the value is a time, and '{}' holds values of type {}",
                     self.key, self.type_name
@@ -283,6 +350,7 @@ impl Place<'_> {
                     )));
                 }
             },
+            Literal::Null => return Err(null_among_values()),
             Literal::Bool(_) | Literal::Bytes(_) | Literal::Decimal(_) => {
                 return Err(invalid(
                     "a time is compared with a datetime, with text such as \
@@ -313,15 +381,20 @@ fn as_f32(number: f64) -> f64 {
     if rounded.is_finite() { rounded } else { number }
 }
 
-fn decimal(literal: &Literal) -> Operand {
+fn decimal(literal: &Literal) -> Result<Operand> {
     let text = match literal {
         Literal::Bool(truth) => i64::from(*truth).to_string(),
         Literal::Integer(number) => number.to_string(),
         // The shortest digits that give the same number, as Python's `repr` has them.
         Literal::Real(number) => number.to_string(),
         Literal::Decimal(text) | Literal::Text(text) => text.clone(),
-        Literal::Bytes(bytes) => return Operand::Bytes(bytes.clone()),
+        Literal::Bytes(bytes) => return Ok(Operand::Bytes(bytes.clone())),
         Literal::Time(_) => String::new(),
+        Literal::Null => return Err(null_among_values()),
     };
-    Decimal::parse(&text).map_or(Operand::Text(text.into_bytes()), Operand::Decimal)
+    Ok(Decimal::parse(&text).map_or(Operand::Text(text.into_bytes()), Operand::Decimal))
+}
+
+fn null_among_values() -> Error {
+    invalid("a null is none of the values that are compared".to_owned())
 }

@@ -120,6 +120,33 @@ impl Among {
         among
     }
 
+    pub(super) fn is_negated(&self) -> bool {
+        self.is_negated
+    }
+
+    /// One of the values of any of these, or none of them all; they are of one column, and all
+    /// negated or none.
+    pub(super) fn union(amongs: Vec<Self>) -> Self {
+        let mut amongs = amongs.into_iter();
+        let mut all = amongs.next().unwrap_or_default();
+        let mut is_alone = true;
+        for other in amongs {
+            all.has_numbers |= other.has_numbers;
+            all.integers.extend(other.integers);
+            all.reals.extend(other.reals);
+            all.texts.extend(other.texts);
+            all.bytes.extend(other.bytes);
+            all.decimals.extend(other.decimals);
+            is_alone = false;
+        }
+        if !is_alone {
+            all.integers.sort_unstable();
+            all.reals.sort_unstable();
+            all.decimals.sort();
+        }
+        all
+    }
+
     fn add(&mut self, number: Number) {
         match number {
             Number::Integer(number) => self.integers.push(number),

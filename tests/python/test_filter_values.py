@@ -6,6 +6,7 @@ import uuid
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import at, integer, key, make_harness, sql_elsewhere, text, vector
 from feast.filter_models import CompoundFilter
@@ -214,6 +215,53 @@ def test_no_switch_is_needed_and_feasts_is_accepted(tmp_path):
         assert passing(harness, compare("gt", "i64", 0)) == [1, 2]
 
 
+def test_rows_without_a_value(harness):
+    write(harness, [{"i64": integer(1), "name": text("a")}, {"i64": Value()}, {"name": text("b")}])
+    empty = {"type": "eq", "key": "i64", "value": None}
+    assert passing(harness, empty) == [1, 2]
+    # Feast's own model carries a null as well.
+    assert passing(harness, compare("ne", "i64", None)) == [0]
+    assert passing(harness, compare("in", "i64", [1, None])) == [0, 1, 2]
+    assert passing(harness, compare("in", "i64", [None])) == [1, 2]
+    assert passing(harness, compare("nin", "i64", [5, None])) == [0]
+    assert passing(harness, {"type": "eq", "key": "tags", "value": None}) == [0, 1, 2]
+    assert passing(harness, {"type": "eq", "key": "created_timestamp", "value": None}) == [0, 1, 2]
+    assert passing(harness, {"type": "eq", "key": "event_timestamp", "value": None}) == []
+
+
+def test_not_passes_whatever_its_filter_does_not(harness):
+    write(harness, [{"i64": integer(i)} for i in range(4)] + [{}])
+    one = {"type": "eq", "key": "i64", "value": 1}
+    assert passing(harness, {"type": "not", "filter": one}) == [0, 2, 3, 4]
+    assert passing(harness, {"type": "not", "filter": {"type": "not", "filter": one}}) == [1]
+    others = {"type": "not", "filter": {"type": "and", "filters": []}}
+    assert passing(harness, others) == []
+    both = {"type": "and", "filters": [{"type": "not", "filter": one}, compare("ne", "i64", None)]}
+    assert passing(harness, both) == [0, 2, 3]
+
+
+def test_many_conditions_that_are_one_set_are_one(harness):
+    rows = 300
+    write(harness, [{"i64": integer(i), "name": text(f"n{i}")} for i in range(rows)])
+    either = {"type": "or", "filters": [compare("eq", "i64", i * 3) for i in range(20_000)]}
+    assert passing(harness, either) == list(range(0, rows, 3))
+    neither = {"type": "and", "filters": [compare("ne", "i64", i * 3) for i in range(20_000)]}
+    assert passing(harness, neither) == [i for i in range(rows) if i % 3]
+    nested = compare("eq", "i64", 0)
+    for i in range(1, 3000):
+        nested = {"type": "or", "filters": [nested, compare("eq", "name" if i % 2 else "i64", i)]}
+    assert passing(harness, nested) == list(range(0, rows, 2))
+    negated = {
+        "type": "and",
+        "filters": [{"type": "not", "filter": part} for part in either["filters"]],
+    }
+    assert passing(harness, negated) == [i for i in range(rows) if i % 3]
+    ranges = [compare("gt", "i64", i) for i in range(1025)]
+    with pytest.raises(errors.InvalidInputError, match="more than 1024 conditions") as caught:
+        passing(harness, {"type": "or", "filters": ranges})
+    assert caught.value.kind == "invalid_filter"
+
+
 # --- errors
 
 
@@ -227,8 +275,18 @@ def test_no_switch_is_needed_and_feasts_is_accepted(tmp_path):
         (compare("in", "i64", 5), r"filter on 'i64': 'in' needs a list of values, and 5 is none"),
         (compare("nin", "name", "abc"), r"'nin' needs a list of values, and 'abc' is none"),
         (compare("eq", "i64", [1, 2]), r"'eq' compares with one value; for several use 'in'"),
-        (compare("eq", "i64", None), r"filter on 'i64': a null compares with nothing"),
-        (compare("in", "i64", [1, None]), r"a null compares with nothing"),
+        (
+            compare("gt", "i64", None),
+            r"filter on 'i64' \(INT64\): 'gt' compares with nothing where",
+        ),
+        ({"type": "any_of", "key": "tags", "value": ["a", None]}, r"for rows without a value use"),
+        (
+            compare("eq", "when", pd.NaT),
+            r"filter on 'when': NaT is no time; for rows without a val",
+        ),
+        (compare("gt", "event_timestamp", np.datetime64("NaT")), r"is no time; for rows without"),
+        (compare("in", "i64", list(range(100_001))), r"100001 values, and the most is 100000"),
+        ({"type": "not", "filters": []}, r"has no 'filter'"),
         (compare("eq", "i64", math.nan), r"filter on 'i64' \(INT64\): the value is NaN"),
         (compare("eq", "i64", {"a": 1}), r"values of type dict compare with nothing"),
         (compare("gt", "tags", "a"), r"filter on 'tags' \(STRING_LIST\): 'gt' compares single va"),

@@ -166,19 +166,32 @@ def leaf():
             values, _, ordered = COLUMNS[name]
             kinds = many([*OPERATORS, "in", "nin"] if ordered else EQUALITY)
         one = many(values)
-        return kinds.flatmap(
-            lambda kind: st.builds(
-                lambda value: (kind, name, value),
-                st.lists(one, max_size=4) if kind in ("in", "nin", "any_of") else one,
-            )
+        # Nulls are compared with where that says something.
+        also = st.one_of(one, st.none())
+
+        def value(kind):
+            if kind in ("in", "nin"):
+                return st.lists(also, max_size=4)
+            if kind == "any_of":
+                return st.lists(one, max_size=4)
+            return also if kind in ("eq", "ne") else one
+
+        kinds = st.one_of(kinds, many(["eq", "ne"])) if name in COLUMNS else kinds
+        compared = kinds.flatmap(
+            lambda kind: st.builds(lambda value: (kind, name, value), value(kind))
         )
+        nulls = st.builds(lambda kind: (kind, name, None), many(["eq", "ne"]))
+        return st.one_of(compared, compared, nulls)
 
     return many([*COLUMNS, *COLLECTIONS]).flatmap(of)
 
 
 FILTERS = st.recursive(
     leaf(),
-    lambda inner: st.tuples(many(["and", "or"]), st.lists(inner, min_size=1, max_size=3)),
+    lambda inner: st.one_of(
+        st.tuples(many(["and", "or"]), st.lists(inner, min_size=1, max_size=3)),
+        st.tuples(st.just("not"), inner),
+    ),
     max_leaves=6,
 )
 ROWS = st.lists(
@@ -197,6 +210,8 @@ ROWS = st.lists(
 
 
 def as_feast(node):
+    if node[0] == "not":
+        return {"type": "not", "filter": as_feast(node[1])}
     if len(node) == 2:
         parts = [as_feast(part) for part in node[1]]
         if any(isinstance(part, dict) for part in parts):
@@ -208,12 +223,16 @@ def as_feast(node):
 
 
 def passes(node, row):
+    if node[0] == "not":
+        return not passes(node[1], row)
     if len(node) == 2:
         return (all if node[0] == "and" else any)(passes(part, row) for part in node[1])
     kind, name, value = node
     stored = row.get(name)
+    if kind in ("eq", "ne") and value is None:
+        return (stored is None) == (kind == "eq")
     if stored is None:
-        return False
+        return kind == "in" and None in value
     if kind in LISTS:
         return bool(set(stored) & ({value} if kind == "contains" else set(value)))
     if kind in ("in", "nin"):

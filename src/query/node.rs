@@ -1,0 +1,147 @@
+//! A filter on its way to a table: a tree, made as small as it gets.
+//!
+//! A test of a column takes time by the number of rows. So conditions that are one test are put
+//! together: `a = 1 or a = 2 or …` looks into one set, however many there are.
+
+use super::resolve::Step;
+use super::test::{Among, Test};
+use crate::schema::Attribute;
+
+/// The most tests of a filter, after those that are one have been put together.
+pub(super) const MAX_CONDITIONS: usize = 1024;
+
+#[derive(Debug)]
+pub(super) enum Node {
+    Everything,
+    Nothing,
+    Test {
+        attribute: Attribute,
+        test: Test,
+        is_for_lists: bool,
+    },
+    Null(Attribute),
+    Not(Box<Node>),
+    /// Of at least two, none of which is another of these; and the number of their tests.
+    All(Vec<Node>, usize),
+    /// The same.
+    Any(Vec<Node>, usize),
+}
+
+impl Node {
+    pub(super) fn not(self) -> Self {
+        match self {
+            Self::Everything => Self::Nothing,
+            Self::Nothing => Self::Everything,
+            Self::Not(node) => *node,
+            node => Self::Not(Box::new(node)),
+        }
+    }
+
+    pub(super) fn all(parts: Vec<Self>) -> Self {
+        let mut nodes = Vec::with_capacity(parts.len());
+        let mut refused = Vec::new();
+        for part in parts {
+            match part {
+                Self::Everything => {}
+                Self::Nothing => return Self::Nothing,
+                Self::All(parts, _) => nodes.extend(parts),
+                Self::Not(part) => refused.push(*part),
+                part => nodes.push(part),
+            }
+        }
+        // All are refused where any of them would pass.
+        match Self::any(refused) {
+            Self::Nothing => {}
+            refused => nodes.push(refused.not()),
+        }
+        let mut nodes = together(nodes, true);
+        let cost = nodes.iter().map(Self::cost).sum();
+        match nodes.len() {
+            0 => Self::Everything,
+            1 => nodes.swap_remove(0),
+            _ => Self::All(nodes, cost),
+        }
+    }
+
+    /// Of none: nothing.
+    pub(super) fn any(parts: Vec<Self>) -> Self {
+        let mut nodes = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                Self::Everything => return Self::Everything,
+                Self::Nothing => {}
+                Self::Any(parts, _) => nodes.extend(parts),
+                part => nodes.push(part),
+            }
+        }
+        let mut nodes = together(nodes, false);
+        let cost = nodes.iter().map(Self::cost).sum();
+        match nodes.len() {
+            0 => Self::Nothing,
+            1 => nodes.swap_remove(0),
+            _ => Self::Any(nodes, cost),
+        }
+    }
+
+    /// The number of tests.
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Self::Everything | Self::Nothing => 0,
+            Self::Test { .. } | Self::Null(_) => 1,
+            Self::Not(node) => node.cost(),
+            Self::All(_, cost) | Self::Any(_, cost) => *cost,
+        }
+    }
+
+    /// In postfix order. Recursive: [`MAX_CONDITIONS`] bounds the depth.
+    pub(super) fn append_to(self, steps: &mut Vec<Step>) {
+        let (nodes, step): (Vec<Self>, fn() -> Step) = match self {
+            Self::Everything => return steps.push(Step::Everything),
+            Self::Nothing => return steps.push(Step::Nothing),
+            Self::Test { attribute, test, is_for_lists } => {
+                return steps.push(Step::Test { attribute, test, is_for_lists });
+            }
+            Self::Null(attribute) => return steps.push(Step::Null(attribute)),
+            Self::Not(node) => {
+                node.append_to(steps);
+                return steps.push(Step::Not);
+            }
+            Self::All(nodes, _) => (nodes, || Step::And),
+            Self::Any(nodes, _) => (nodes, || Step::Or),
+        };
+        for (at, node) in nodes.into_iter().enumerate() {
+            node.append_to(steps);
+            if at > 0 {
+                steps.push(step());
+            }
+        }
+    }
+}
+
+/// The nodes, with those sets of one attribute put together that are united by an `or` or, where
+/// they are `negated`, by an `and`.
+fn together(nodes: Vec<Node>, negated: bool) -> Vec<Node> {
+    let mut kept: Vec<Node> = Vec::with_capacity(nodes.len());
+    let mut sets: Vec<(Attribute, bool, Vec<Among>)> = Vec::new();
+    for node in nodes {
+        match node {
+            Node::Test { attribute, test: Test::Among(among), is_for_lists }
+                if among.is_negated() == negated =>
+            {
+                let known = sets
+                    .iter_mut()
+                    .find(|(of, lists, _)| (of, *lists) == (&attribute, is_for_lists));
+                match known {
+                    Some((_, _, amongs)) => amongs.push(among),
+                    None => sets.push((attribute, is_for_lists, vec![among])),
+                }
+            }
+            node => kept.push(node),
+        }
+    }
+    kept.extend(sets.into_iter().map(|(attribute, is_for_lists, amongs)| {
+        let test = Test::Among(Among::union(amongs));
+        Node::Test { attribute, test, is_for_lists }
+    }));
+    kept
+}
