@@ -1,22 +1,37 @@
 //! Words: what texts and queries are cut into before SQLite's full-text index sees them.
 //!
-//! The index itself (FTS5) folds case and removes diacritics; this decides where words begin and
-//! end, on grapheme clusters (UAX #29), the same for a stored text as for a query:
+//! Letters lose case and diacritics (`fold`); then words begin and end on grapheme clusters (UAX
+//! #29), the same for a stored text as for a query:
 //!
 //! * letters and digits side by side are a word, punctuation is not part of it (`what's` is two);
 //! * `+` and `#` at a word's end belong to it: `C++` and `C#` are not `C`;
 //! * symbols and emoji are words of their own;
 //! * in scripts that do not put spaces between words (Chinese, Japanese, Korean, Thai, …) every
-//!   character is a word, and a query looks for pairs of neighbours, as Lucene's `CJKAnalyzer` does.
+//!   character is a word, and a query looks for pairs of neighbors, as Lucene's `CJKAnalyzer` does.
+
+mod fold;
 
 use std::collections::HashSet;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use self::fold::folded;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The most phrases that one query looks for; those further on are passed over.
-const MAX_PHRASES: usize = 256;
+/// Grows whenever the same text gives other words: an index of another version is filled again.
+pub const WORDS_VERSION: i64 = 2;
+
+/// The longest query text, in bytes.
+pub const MAX_QUERY_BYTES: usize = 64 << 10;
+
+/// The most different phrases that one query looks for; those further on are passed over.
+pub const MAX_PHRASES: usize = 256;
+
+/// The most words of a query that is one phrase.
+pub const MAX_PHRASE_WORDS: usize = 256;
+
+/// Words that are joined by punctuation are looked for side by side, so many at a time.
+const MAX_JOINED_WORDS: usize = 32;
 
 /// What of a query a text has to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,8 +83,9 @@ struct Word<'a> {
 
 /// The text as the index gets it: its words with a space between them.
 pub fn indexable(text: &str) -> String {
+    let text = folded(text);
     let mut out = String::with_capacity(text.len());
-    for word in words(text) {
+    for word in words(&text) {
         if !out.is_empty() {
             out.push(' ');
         }
@@ -79,30 +95,56 @@ pub fn indexable(text: &str) -> String {
 }
 
 /// What to look for; empty where the query has no words.
-pub fn phrases(query: &str, mode: TextMatch) -> Vec<Phrase> {
-    let words = words(query);
-    let owned = |words: &[Word<'_>]| words.iter().map(|word| word.text.to_lowercase()).collect();
+///
+/// # Errors
+/// [`ErrorKind::InvalidQuery`] for a query of more than [`MAX_QUERY_BYTES`], or for a phrase of more
+/// than [`MAX_PHRASE_WORDS`].
+pub fn phrases(query: &str, mode: TextMatch) -> Result<Vec<Phrase>> {
+    if query.len() > MAX_QUERY_BYTES {
+        let message = format!(
+            "the query text has {} bytes, and the most that is searched for is {MAX_QUERY_BYTES}; \
+             search for fewer words",
+            query.len()
+        );
+        return Err(Error::new(ErrorKind::InvalidQuery, message));
+    }
+    let query = folded(query);
+    let words = words(&query);
+    let owned = |words: &[Word<'_>]| words.iter().map(|word| word.text.to_owned()).collect();
     let mut found: Vec<Vec<String>> = Vec::new();
     if mode == TextMatch::Phrase {
+        if words.len() > MAX_PHRASE_WORDS {
+            let message = format!(
+                "the phrase has {} words, and the most is {MAX_PHRASE_WORDS}; search for a shorter \
+                 one, or for 'all' of its words",
+                words.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidQuery, message));
+        }
         found.extend((!words.is_empty()).then(|| owned(&words)));
     } else {
         for run in words.chunk_by(|a, b| a.gap == b.gap && a.is_unspaced == b.is_unspaced) {
             if run.len() > 1 && run[0].is_unspaced {
                 found.extend(run.windows(2).map(owned));
             } else {
-                found.push(owned(run));
+                // Each piece begins with the last word of the one before it.
+                let pieces = (0..run.len().max(2) - 1).step_by(MAX_JOINED_WORDS - 1);
+                found
+                    .extend(pieces.map(|start| {
+                        owned(&run[start..(start + MAX_JOINED_WORDS).min(run.len())])
+                    }));
             }
         }
     }
     let last = found.len().checked_sub(1).filter(|_| mode == TextMatch::Prefix);
     let mut seen = HashSet::new();
-    found
+    Ok(found
         .into_iter()
         .enumerate()
         .map(|(at, words)| Phrase { words, is_prefix: Some(at) == last })
         .filter(|phrase| seen.insert(phrase.clone()))
         .take(MAX_PHRASES)
-        .collect()
+        .collect())
 }
 
 fn words(text: &str) -> Vec<Word<'_>> {
@@ -111,7 +153,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
     // Where the word under way began, and where its suffix of + and # ends.
     let mut start = None;
     let mut suffix_end = 0;
-    for (at, cluster) in text.grapheme_indices(true) {
+    for (at, cluster) in text.grapheme_indices(true).flat_map(without_space) {
         let first = cluster.chars().next().unwrap_or(' ');
         let is_letter = first.is_alphanumeric();
         let is_unspaced = is_letter && is_unspaced(first);
@@ -141,6 +183,13 @@ fn words(text: &str) -> Vec<Word<'_>> {
         words.push(Word { text: &text[from..], gap, is_unspaced: false });
     }
     words
+}
+
+/// The cluster, and apart from it the white space that some letters of India form one with.
+fn without_space((at, cluster): (usize, &str)) -> impl Iterator<Item = (usize, &str)> {
+    let space = cluster.find(char::is_whitespace).unwrap_or(0);
+    let (letters, space) = cluster.split_at(space);
+    [(at, letters), (at + letters.len(), space)].into_iter().filter(|(_, part)| !part.is_empty())
 }
 
 /// Bytes of `+` and `#` that end a word there; 0 if another letter follows, as in `1+1`.
@@ -198,26 +247,27 @@ mod tests {
     fn looked_for(query: &str, mode: TextMatch) -> Vec<String> {
         let show =
             |p: Phrase| format!("{}{}", p.words.join(" "), if p.is_prefix { "*" } else { "" });
-        phrases(query, mode).into_iter().map(show).collect()
+        phrases(query, mode).unwrap().into_iter().map(show).collect()
     }
 
     #[test]
     fn words_are_what_people_take_for_words() {
         for (text, words) in [
-            ("What's new?", "What s new"),
-            ("C++ and C#, not C; 1+1", "C++ and C# not C 1 1"),
+            ("What's new?", "what s new"),
+            ("C++ and C#, not C; 1+1", "c++ and c# not c 1 1"),
             ("hello (world", "hello world"),
             ("a-b_c.d", "a b c d"),
             ("#tag +1 ++", "tag 1"),
-            ("I ❤️ NY 👨‍👩‍👧!", "I ❤️ NY 👨‍👩‍👧"),
+            ("I ❤️ NY 👨‍👩‍👧!", "i ❤️ ny 👨‍👩‍👧"),
             ("東京タワーへ", "東 京 タ ワ ー へ"),
-            ("iPhone15を買う", "iPhone15 を 買 う"),
-            ("Äpfel, naïve", "Äpfel naïve"),
+            ("iPhone15を買う", "iphone15 を 買 う"),
+            ("Äpfel, naïve", "apfel naive"),
             ("हिन्दी में", "हिन्दी में"),
-            ("„zitiert“ – «cité» 5€", "zitiert cité 5 €"),
+            ("„zitiert“ – «cité» 5€", "zitiert cite 5 €"),
             (" \t\n", ""),
             ("", ""),
             ("?!…", ""),
+            ("\u{113d1} a", "\u{113d1} a"),
         ] {
             assert_eq!(indexable(text), words, "{text}");
         }
@@ -236,14 +286,34 @@ mod tests {
             assert!(looked_for("\"' (*) ^", mode).is_empty());
         }
         let many: Vec<String> = (0..5000).map(|i| format!("w{i}")).collect();
-        assert_eq!(phrases(&many.join(" "), Any).len(), MAX_PHRASES);
+        assert_eq!(looked_for(&many.join(" "), Any).len(), MAX_PHRASES);
+    }
+
+    #[test]
+    fn no_query_is_a_bomb() {
+        use TextMatch::{Any, Phrase};
+        let joined: Vec<String> = (0..70).map(|i| format!("w{i}")).collect();
+        let found = phrases(&joined.join("-"), Any).unwrap();
+        let ends: Vec<_> = found.iter().map(|p| (p.words.len(), p.words[0].as_str())).collect();
+        assert_eq!(ends, [(32, "w0"), (32, "w31"), (8, "w62")]);
+        let same = phrases(&"red-".repeat(10_000), Any).unwrap();
+        assert!(same.len() <= 2 && same.iter().all(|phrase| phrase.words.len() <= 32));
+        for (query, mode, limit) in
+            [("x ".repeat(MAX_QUERY_BYTES), Any, "65536"), ("x ".repeat(257), Phrase, "256")]
+        {
+            let error = phrases(&query, mode).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidQuery);
+            assert!(error.message().contains(limit), "{error}");
+        }
+        assert!(phrases(&"x ".repeat(256), Phrase).is_ok());
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_is_cut_into_pieces_of_itself(text in "\\PC{0,60}") {
+            let text = folded(&text);
             let words = words(&text);
-            let mut rest = text.as_str();
+            let mut rest = &*text;
             for word in words {
                 let at = rest.find(word.text);
                 proptest::prop_assert!(at.is_some() && !word.text.contains(char::is_whitespace));

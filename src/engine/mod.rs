@@ -14,6 +14,7 @@ mod ranking;
 mod read;
 mod search;
 mod serialize;
+mod text_ranking;
 mod texts;
 mod typed;
 mod vectors;

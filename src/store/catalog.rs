@@ -10,6 +10,7 @@ use super::segments;
 use crate::error::Result;
 use crate::random;
 use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
+use crate::text::WORDS_VERSION;
 
 /// The catalog of format version 4, as `docs/format.md` explains it.
 const CREATE: &str = "
@@ -259,7 +260,8 @@ impl Snapshot<'_> {
                     feast_type,
                     vector_length: row.get(5)?,
                     declared: row.get(6)?,
-                    text_indexed: row.get(7)?,
+                    // An index of other words is none, and will be made.
+                    text_indexed: row.get::<_, i64>(7)? == WORDS_VERSION,
                 });
             }
         }
@@ -311,7 +313,7 @@ impl WriteTxn<'_> {
                 ValueKind::from_feast_type(&key.feast_type).storage().name(),
                 None::<u32>,
                 key.declared,
-                false,
+                0,
             ])?;
         }
         for column in &schema.columns {
@@ -325,7 +327,7 @@ impl WriteTxn<'_> {
                 column.storage().name(),
                 column.vector_length,
                 column.declared,
-                column.text_indexed,
+                if column.text_indexed { WORDS_VERSION } else { 0 },
             ])?;
         }
         self.forget_lost_indexes(schema.table_id)?;

@@ -6,7 +6,7 @@
 //! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
 //!   in `runs` of row ids;
 //! * `segments`: the manifest of index files;
-//! * `text`: the full-text index; `sql`: SQL that a caller brings.
+//! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings.
 //!
 //! Vectors are bytes here. Nothing in this process may open the database file other than through
 //! this module: closing any other file descriptor of it drops SQLite's POSIX locks.
@@ -29,6 +29,7 @@ mod sql;
 mod statements;
 mod states;
 mod text;
+mod text_search;
 mod validate;
 mod vectors;
 mod write;
@@ -50,7 +51,7 @@ pub use read::{RowKey, Rows};
 pub use runs::RowRuns;
 pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::SqlValue;
-pub use text::TextPlan;
+pub use text_search::{WeightedPhrase, text_expression};
 pub use vectors::StoredVector;
 pub use write::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
 

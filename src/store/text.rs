@@ -2,37 +2,24 @@
 //! table that has texts, kept in step in the same transaction.
 //!
 //! What goes in are the words that [`crate::text`] makes of the texts, with spaces between them;
-//! FTS5 folds case and removes diacritics. Ranks are FTS5's own BM25 (k1 = 1.2, b = 0.75).
+//! without case and diacritics, which FTS5 therefore leaves alone.
 
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 
-use super::connections::{Snapshot, WriteTxn};
+use super::connections::WriteTxn;
 use crate::error::Result;
 use crate::parallel;
 use crate::schema::{Column, TableSchema, ViewSpec, quote};
-use crate::text::{Phrase, TextMatch, indexable};
+use crate::text::indexable;
 
 /// Letters, digits, marks, symbols and the invisible parts of emoji: everything that
 /// [`crate::text`] leaves between its spaces.
-const TOKENIZER: &str = "unicode61 remove_diacritics 2 categories 'L* N* M* S* C*' tokenchars '+#'";
-
-/// Where the words of a query are in more rows than this together, its commonest are passed over:
-/// FTS5 ranks some three rows a microsecond, whatever the words are worth.
-const MOST_ROWS: i64 = 4096;
+const TOKENIZER: &str = "unicode61 remove_diacritics 0 categories 'L* N* M* S* C*' tokenchars '+#'";
 
 /// Rows between two calls of a progress function.
 const PROGRESS_STEP: u64 = 1024;
-
-/// How a query is going to be answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextPlan {
-    /// FTS5's expression; `None` where the query has no words that are in any text.
-    pub expression: Option<String>,
-    /// Words that are too common to look for beside rarer ones.
-    pub passed_over: Vec<String>,
-}
 
 impl WriteTxn<'_> {
     /// Creates an empty index over these columns; none at all, if there are no columns.
@@ -74,7 +61,8 @@ impl WriteTxn<'_> {
         };
         let wanted = state.schema.text_columns_among(&spec.text_features);
         if wanted == indexed {
-            return Ok(());
+            // There may be one of other words.
+            return if wanted.is_empty() { self.drop_text_index(&state.schema) } else { Ok(()) };
         }
         let mut schema = (*state.schema).clone();
         schema.renew_generation();
@@ -168,73 +156,6 @@ impl WriteTxn<'_> {
     }
 }
 
-impl Snapshot<'_> {
-    /// What to look for: where any of the words will do, the commonest are left out as long as
-    /// there are rarer ones and more than [`MOST_ROWS`] rows would have to be ranked.
-    pub fn text_plan(
-        &self,
-        schema: &TableSchema,
-        phrases: &[Phrase],
-        mode: TextMatch,
-    ) -> Result<TextPlan> {
-        let mut passed_over = Vec::new();
-        let mut wanted: Vec<&Phrase> = phrases.iter().collect();
-        let sizes = format!("SELECT 1 FROM {}", quote(&format!("{}_docsize", schema.text_table())));
-        if mode == TextMatch::Any && wanted.len() > 1 && self.count_up_to(&sizes, [])? > MOST_ROWS {
-            let table = quote(&schema.text_table());
-            let matching = format!("SELECT 1 FROM {table} WHERE {table} MATCH ?1");
-            let mut counted = Vec::with_capacity(wanted.len());
-            for phrase in wanted {
-                counted.push((self.count_up_to(&matching, [expression_of(phrase)])?, phrase));
-            }
-            counted.retain(|(count, _)| *count > 0);
-            counted.sort_by_key(|(count, _)| *count);
-            let mut sum = 0;
-            let (rare, common) = counted.into_iter().partition::<Vec<_>, _>(|(count, _)| {
-                sum += count;
-                sum == *count || sum <= MOST_ROWS
-            });
-            passed_over = common.iter().map(|(_, phrase)| phrase.words.join(" ")).collect();
-            wanted = rare.into_iter().map(|(_, phrase)| phrase).collect();
-        }
-        let operator = if mode == TextMatch::Any { " OR " } else { " AND " };
-        let expressions: Vec<_> = wanted.into_iter().map(expression_of).collect();
-        let expression = (!expressions.is_empty()).then(|| expressions.join(operator));
-        Ok(TextPlan { expression, passed_over })
-    }
-
-    /// Calls `each` with every row that matches and its BM25 rank, higher being better, in the
-    /// order of the ids.
-    pub fn text_matches(
-        &self,
-        schema: &TableSchema,
-        expression: &str,
-        each: &mut dyn FnMut(i64, f64),
-    ) -> Result<()> {
-        let table = quote(&schema.text_table());
-        let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ?1"
-        ))?;
-        let mut rows = statement.query([expression])?;
-        while let Some(row) = rows.next()? {
-            let rank: f64 = row.get(1)?;
-            each(row.get(0)?, -rank);
-        }
-        Ok(())
-    }
-
-    fn count_up_to<P: rusqlite::Params>(&self, rows: &str, parameters: P) -> Result<i64> {
-        let sql = format!("SELECT count(*) FROM ({rows} LIMIT {})", MOST_ROWS + 1);
-        Ok(self.connection.prepare_cached(&sql)?.query_row(parameters, |row| row.get(0))?)
-    }
-}
-
-/// FTS5's string syntax, in which everything but the quotes around it is plain text.
-fn expression_of(phrase: &Phrase) -> String {
-    let text = phrase.words.join(" ").replace('"', "\"\"");
-    format!("\"{text}\"{}", if phrase.is_prefix { " *" } else { "" })
-}
-
 /// FTS5 reserves some names; ids are free of that.
 fn index_column(column: &Column) -> String {
     format!("c{}", column.id)
@@ -250,7 +171,7 @@ fn insert_sql(schema: &TableSchema) -> String {
     )
 }
 
-fn select_sql(schema: &TableSchema) -> String {
+pub(super) fn select_sql(schema: &TableSchema) -> String {
     let names: Vec<String> = schema.text_columns().map(|c| quote(&c.sql_name)).collect();
     format!("SELECT row_id, {} FROM {}", names.join(", "), quote(&schema.sql_name))
 }

@@ -1,6 +1,8 @@
 """Full-text search: what people type, BM25 ranks, and an index that is always in step."""
 
+import json
 import math
+import random
 import re
 
 import pytest
@@ -18,7 +20,7 @@ from conftest import (
 )
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, String
-from feast_vector import errors
+from feast_vector import _core, errors
 from feast_vector.views import TEXT_TAG
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,21 +233,132 @@ def test_ways_of_matching(tmp_path, mode, query, expected):
     assert {i for i, _ in ranks(harness, query)} == expected
 
 
-def test_the_commonest_words_are_passed_over_where_ranking_them_all_would_take_long(texts):
-    """Rows that have a rarer word come back; a common word alone still finds every row."""
-    from feast_vector import _core
+def explained(harness, query, top_k, view=None):
+    """Ids and ranks, and what was looked for."""
+    view = view or _core.View("shop", "items", join_keys=[("id", "INT64")], text_features=["title"])
+    engine = harness.store.engine(harness.config)
+    rows, how = engine.search(
+        view, texts=[query], top_k=top_k, explain=True, typed=True, features=[]
+    )
+    found = list(
+        zip(rows.column("id").to_pylist(), rows.column("text_rank").to_pylist(), strict=True)
+    )
+    return found, json.loads(how)["texts"][0]
 
+
+def test_common_words_are_not_looked_for_where_they_cannot_matter(texts):
+    """They count for the rank of the rows that have a rarer one; and all rows are there to find."""
     write(texts, [f"common w{i % 1000} frequent" for i in range(6000)])
     assert len(ranks(texts, "common", top_k=10_000)) == 6000
-    assert {i for i, _ in ranks(texts, "common w7", top_k=10_000)} == set(range(7, 6000, 1000))
-    view = _core.View("shop", "items", text_features=["title"])
-    engine = texts.store.engine(texts.config)
-    _, explanation = engine.search(view, texts=["common w7 w8 frequent"], top_k=3, explain=True)
-    assert '"passed_over_as_too_common":["common","frequent"]' in explanation
-    # With few rows every word counts.
+    found = [i for i, _ in ranks(texts, "common w7", top_k=10_000)]
+    assert found[:6] == list(range(7, 6000, 1000))
+    assert sorted(found) == list(range(6000))
+    found, how = explained(texts, "common w7 w8 frequent", 3)
+    assert [i for i, _ in found] == [7, 8, 1007]
+    assert how["passed_over_as_too_common"] == ["common", "frequent"]
+    # With few rows every word is looked for.
     few = vector_view("few")
     write(texts, [{"title": text(f"common w{i}")} for i in range(100)], few)
     assert len(ranks(texts, "common w7", few)) == 100
+
+
+def test_rows_with_more_of_the_words_win_however_many_match(texts):
+    colors, things = ["red", "blue", "yellow", "green"], ["lamp", "chair", "vase"]
+    write(texts, [f"{colors[i % 4]} {things[i % 3]} {i % 50}" for i in range(9000)])
+    found = [i for i, _ in ranks(texts, "red lamp", top_k=750)]
+    assert found == list(range(0, 9000, 12))
+
+
+RARE = [f"r{i}" for i in range(8)]
+COMMON = ["the", "of", "lamp", "red"]
+
+
+def test_ranks_of_many_rows_are_bm25_whatever_is_passed_over(texts):
+    draw = random.Random(5)
+    documents = {
+        i: " ".join(
+            draw.choices(COMMON + RARE, [90, 60, 30, 20, 1, 2, 1, 4, 1, 1, 8, 1], k=1 + i % 7)
+        )
+        for i in range(9000)
+    }
+    write(texts, documents)
+    passed_over = 0
+    for _ in range(25):
+        words = [*draw.sample(COMMON, draw.randint(0, 3)), *draw.sample(RARE, draw.randint(0, 3))]
+        query = " ".join(draw.sample(words, len(words))) or "red"
+        expected = bm25(documents, query)
+        for top_k in (1, 10, 300):
+            found, how = explained(texts, query, top_k)
+            passed_over += bool(how["passed_over_as_too_common"])
+            best = expected[:top_k]
+            assert [rank for _, rank in found] == pytest.approx(
+                [rank for _, rank in best], rel=1e-5
+            )
+            assert dict(found) == pytest.approx(
+                {i: rank for i, rank in expected if i in dict(found)}, rel=1e-5
+            )
+            assert len(dict(found)) == len(best)
+    assert passed_over > 5
+
+
+MARKS = [
+    ("Αθήνα", "αθηνα"),
+    ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
+    ("ёлка й", "елка и"),
+    ("שָׁלוֹם", "שלום"),
+    ("الْعَرَبِيَّة", "العربية"),
+    ("ﬁnance", "finance"),
+    ("\uff21\uff22\uff23\uff11\uff12", "abc12"),
+    ("co\u00adoper\u200bate", "cooperate"),
+    ("Straße", "STRASSE"),
+    ("Việt Đà Nẵng", "viet da nang"),
+    ("m²", "m2"),
+    ("Kindle™", "kindle"),
+    ("Smørrebrød", "smorrebrod"),
+    ("한국어", "\u1112\u1161\u11ab국어"),
+    ("ガ", "ｶﾞ"),
+]
+
+
+def test_case_and_diacritics_do_not_count_in_any_script(texts):
+    write(texts, dict(enumerate(written for written, _ in MARKS)))
+    for i, pair in enumerate(MARKS):
+        for query in pair:
+            assert i in [found for found, _ in ranks(texts, query)], query
+    # Marks that make another letter do count.
+    write(texts, {100: "कि", 101: "का", 102: "ガ", 103: "カ"})
+    assert [i for i, _ in ranks(texts, "कि")] == [100]
+    assert [i for i, _ in ranks(texts, "カ")] == [103]
+
+
+def test_an_index_of_other_words_is_filled_again(tmp_path):
+    """Files of an older version have texts without what this one makes of them."""
+    write(make_harness(tmp_path, text_search_enabled=True), {1: "Αθήνα", 2: "other"})
+    stale = "UPDATE _feast_vector_columns SET text_indexed = 1 WHERE text_indexed > 0"
+    harness = make_harness(tmp_path)
+    sql_elsewhere(harness, stale)
+    # A writer that knows of no text search leaves the old index alone.
+    write(harness, {3: "Αθήνα too"}, time=1)
+    for _ in range(2):
+        texts = make_harness(tmp_path, text_search_enabled=True)
+        assert {i for i, _ in ranks(texts, "αθηνα")} == {1, 3}
+    sql_elsewhere(harness, stale)
+    harness.update([VIEW])
+    tables = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '_feast_vector_text%'"
+    assert sql_elsewhere(harness, tables) == [(0,)]
+
+
+def test_no_query_text_is_a_bomb(texts):
+    write(texts, ["red lamp"] * 100)
+    for words in (1000, 10_000):
+        assert len(ranks(texts, "-".join(["red"] * words))) == 0
+    with pytest.raises(errors.InvalidInputError, match="65536") as caught:
+        ranks(texts, "red-" * 100_000)
+    assert caught.value.kind == "invalid_query"
+    phrase = make_harness(texts.config.repo_path, text_search_enabled=True, text_match="phrase")
+    assert len(ranks(phrase, "red lamp")) == 100
+    with pytest.raises(errors.InvalidInputError, match="has 300 words, and the most is 256"):
+        ranks(phrase, "red " * 300)
 
 
 def test_rankings_that_took_long_are_those_of_now(texts):
