@@ -12,11 +12,15 @@ from feast.repo_config import RepoConfig
 from feast.types import String
 from numpy.typing import NDArray
 
-from feast_vector import _core, views
+from feast_vector import views
 from feast_vector.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from feast_vector.online_store import VectorOnlineStoreConfig
+
+
+MOST_QUERIES = 100_000
+"""The most queries of one call."""
 
 
 def vector_field(table: FeatureView) -> Any:  # noqa: ANN401
@@ -71,6 +75,12 @@ def query_vectors(
     if vectors.ndim == 1:
         return vectors[np.newaxis], False
     if vectors.ndim == 2 and many:  # noqa: PLR2004
+        if len(vectors) > MOST_QUERIES:
+            message = (
+                f"{place}: {len(vectors)} queries, and the most in one call is {MOST_QUERIES}; "
+                "search for them in several calls"
+            )
+            raise InvalidInputError(message, "invalid_query")
         return vectors, True
     message = (
         f"{place}: the query vector has the shape {vectors.shape}; it has to have one dimension"
@@ -112,7 +122,15 @@ def query_texts(
         )
         message = f"feature view '{table.name}' has no texts to search: {reason}"
         raise InvalidInputError(message, "text_search_off")
-    return [texts] if isinstance(texts, str) else list(texts)
+    if isinstance(texts, str):
+        return [texts]
+    if len(texts) > MOST_QUERIES:
+        message = (
+            f"feature view '{table.name}': {len(texts)} query texts, and the most in one call is "
+            f"{MOST_QUERIES}; search for them in several calls"
+        )
+        raise InvalidInputError(message, "invalid_query")
+    return list(texts)
 
 
 def positive(value: int, name: str = "top_k") -> int:
@@ -125,21 +143,6 @@ def positive(value: int, name: str = "top_k") -> int:
         message = f"{name} has to be a whole number of at least 1, not {value!r}"
         raise InvalidInputError(message, "invalid_argument")
     return min(number, 2**32)
-
-
-def metric_for(config: RepoConfig, field: Any, asked: str | None) -> str:  # noqa: ANN401
-    """The field's metric, else the configured one, else what the caller asks for.
-
-    Feast's public method asks for "L2" where its caller says nothing, so that word alone does not
-    outweigh the configuration's default; any other does.
-    """
-    online = config.online_store
-    if field.vector_search_metric:
-        return str(field.vector_search_metric)
-    configured = "similarity" in online.model_fields_set
-    if asked and not configured and _core.normalize_metric(asked) != "L2":
-        return asked
-    return online.similarity or asked or "L2"
 
 
 def not_negative(number: int, name: str) -> int:

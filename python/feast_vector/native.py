@@ -115,7 +115,8 @@ class VectorView:
                 ``top_k`` rows come back whenever that many pass.
             features: Features to return, or the name of one; all but vectors, if not given.
             feature: The feature to search; the view's vector field, if not given.
-            metric: ``cosine``, ``L2`` or ``inner_product``; the feature's, else the store's.
+            metric: ``cosine``, ``L2``, ``inner_product`` or ``L1``, instead of the feature's or
+                else the store's; another than that is searched without an index.
             max_distance: Leave out rows that are further away.
             offset: Pass over so many of the best rows.
             text_match: What of the text a row has to have: ``any`` of its words, ``all``, all
@@ -151,7 +152,7 @@ class VectorView:
             searched = {
                 "feature": field.name,
                 "queries": queries,
-                "metric": metric or field.vector_search_metric or online.similarity or "cosine",
+                "metric": metric or views.metric_of(self._config, self._table, field),
                 "max_distance": max_distance,
             }
         elif max_distance is not None:

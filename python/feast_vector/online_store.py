@@ -33,6 +33,7 @@ from feast_vector._engines import open_engine
 from feast_vector._executors import in_thread
 from feast_vector._progress import TextIndexProgress
 from feast_vector.column_reads import INLINE_KEYS, ColumnReads
+from feast_vector.errors import InvalidInputError
 from feast_vector.filters import conditions
 from feast_vector.foreign_options import translated
 
@@ -66,7 +67,7 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     """Whether vectors may be searched."""
 
     similarity: StrictStr | None = "cosine"
-    """Metric of vector fields that declare none: ``cosine``, ``L2`` or ``inner_product``."""
+    """Metric of vector fields that declare none: ``cosine``, ``L2``, ``inner_product``, ``L1``."""
 
     index_type: Literal["auto", "flat", "ivf"] = "auto"
     """How vectors are indexed: ``ivf`` in lists of which a search goes through the nearest,
@@ -103,6 +104,9 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     enforce_ttl: StrictBool = False
     """Whether reads and searches leave out rows past their view's ttl. By default they do not, as
     in Feast's other stores."""
+
+    max_top_k: int = Field(default=16_384, ge=1)
+    """The most rows that one of Feast's searches answers; more are an error."""
 
     enable_openai_compatible_store: StrictBool | None = None
     """Accepted, because Feast's stores have it; filters and OpenAI's search work either way."""
@@ -251,7 +255,13 @@ class VectorOnlineStore(ColumnReads):
         field = arguments.vector_field(table)
         wanted = requested_features[0] if requested_features else field.name
         found = self._search(
-            config, table, [wanted, field.name], top_k, embedding, distance_metric=distance_metric
+            config,
+            table,
+            [wanted, field.name],
+            top_k,
+            embedding,
+            distance_metric=distance_metric,
+            refuses_others=True,
         )
         null = protos.null_value()
         return [
@@ -304,6 +314,7 @@ class VectorOnlineStore(ColumnReads):
         embedding: Sequence[float] | NDArray[Any] | None,
         *,
         distance_metric: str | None,
+        refuses_others: bool = False,
         query_string: str | None = None,
         filters: ComparisonFilter | CompoundFilter | None = None,
     ) -> list[protos.FoundRow]:
@@ -316,12 +327,14 @@ class VectorOnlineStore(ColumnReads):
             by_vector = {
                 "feature": field.name,
                 "queries": queries,
-                "metric": arguments.metric_for(config, field, distance_metric),
+                "metric": views.metric_of(
+                    config, table, field, distance_metric, refuses_others=refuses_others
+                ),
             }
         features, join_keys = arguments.split_requested(table, requested)
         batch, _ = self.engine(config).search(
             views.declaration(config, table),
-            top_k=arguments.positive(top_k),
+            top_k=min(arguments.positive(top_k), online.max_top_k + 1),
             texts=arguments.query_texts(
                 config, table, query_string, has_vectors=embedding is not None
             ),
@@ -334,6 +347,13 @@ class VectorOnlineStore(ColumnReads):
             features=features,
             **by_vector,
         )
+        if batch.num_rows > online.max_top_k:
+            message = (
+                f"feature view '{table.name}': a search for {top_k} rows finds more than "
+                f"{online.max_top_k}; ask for fewer, or set `max_top_k` in the online_store "
+                "section of feature_store.yaml"
+            )
+            raise InvalidInputError(message, "invalid_argument")
         return protos.found_rows(batch, join_keys)
 
     # --- infrastructure

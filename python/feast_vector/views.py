@@ -88,9 +88,54 @@ def vector_indexes(config: RepoConfig, table: FeatureView) -> list[tuple[str, st
                 f"{LEAST_RECALL} to 1"
             )
             raise InvalidInputError(message, "invalid_argument")
-        metric = field.vector_search_metric or online.similarity or "cosine"
+        metric = metric_of(config, table, field)
         indexes.append((field.name, metric, index_type, recall))
     return indexes
+
+
+def metric_of(
+    config: RepoConfig,
+    table: FeatureView,
+    field: Any,  # noqa: ANN401
+    asked: str | None = None,
+    *,
+    refuses_others: bool = False,
+) -> str:
+    """The metric that the field's vectors are indexed for and searched by.
+
+    It is the field's ``vector_search_metric``, else ``similarity`` where that is set, else what the
+    caller asks for, else cosine. Feast's methods ask for "L2" where their caller says nothing, so
+    that word alone asks for nothing.
+
+    Raises:
+        InvalidInputError: A metric that there is none of; or, if it ``refuses_others``, one asked
+            for that is not the declared one.
+    """
+    online = config.online_store
+    place = f"feature view '{table.name}', feature '{field.name}'"
+    configured = online.similarity if "similarity" in online.model_fields_set else None
+    declared = _metric(field.vector_search_metric or configured, place)
+    wanted = _metric(asked, place)
+    if wanted == "L2":
+        wanted = None
+    if refuses_others and declared and wanted and wanted != declared:
+        source = "the field's vector_search_metric" if field.vector_search_metric else "similarity"
+        message = (
+            f"{place}: the metric asked for is '{asked}', but {source} is '{declared}'; ask for "
+            f"that, or declare Field(..., vector_search_metric={wanted!r}) and run `feast apply`"
+        )
+        raise InvalidInputError(message, "invalid_argument")
+    return declared or wanted or "cosine"
+
+
+def _metric(name: str | None, place: str) -> str | None:
+    if not name:
+        return None
+    try:
+        return _core.normalize_metric(name)
+    except InvalidInputError as error:
+        message = f"{place}: {error}"
+        raise InvalidInputError(message, error.kind) from None
 
 
 def text_features(config: RepoConfig, table: FeatureView) -> list[str]:
@@ -127,10 +172,9 @@ def warn_of_scores(config: RepoConfig, table: FeatureView) -> None:
     it does not know, or none, for L2: of inner products that is no ranking.
     """
     for field in table.features:
-        metric = field.vector_search_metric or config.online_store.similarity
-        if not field.vector_index or not metric:
+        if not field.vector_index:
             continue
-        is_product = _core.normalize_metric(metric) == "inner_product"
+        is_product = metric_of(config, table, field) == "inner_product"
         if is_product and (field.vector_search_metric or "").lower() not in _FEASTS_PRODUCTS:
             warnings.warn(
                 f"feature view '{table.name}', feature '{field.name}': searches rank by inner "

@@ -11,8 +11,9 @@ use super::vectors::{CacheKey, Followed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Plan, plan};
 use crate::parallel;
-use crate::schema::{ViewId, ViewSpec};
+use crate::schema::{VectorIndexSpec, ViewId, ViewSpec};
 use crate::store::IndexId;
+use crate::vector::Metric;
 
 /// How long [`Engine::optimize`] waits for another builder.
 const BUILDER_PATIENCE: Duration = Duration::from_secs(600);
@@ -20,7 +21,8 @@ const BUILDER_PATIENCE: Duration = Duration::from_secs(600);
 impl Engine {
     /// Builds the index of a feature's vectors, or of every indexed feature of the view, anew: one
     /// segment of everything, in the foreground, with all cores. Waits for another builder. Gives a
-    /// report for each feature.
+    /// report for each feature; null where comparing all vectors is as fast, or where the metric has
+    /// no index.
     pub fn optimize(&self, view: &ViewSpec, feature: Option<&str>) -> Result<Json> {
         let _entered = self.gate.enter()?;
         let mut reports = serde_json::Map::new();
@@ -40,8 +42,13 @@ impl Engine {
             };
             reports.insert(job.feature, report);
         }
+        for index in &view.vector_indexes {
+            if feature.is_none_or(|f| f == index.feature) && !has_index(index)? {
+                reports.insert(index.feature.clone(), json!(null));
+            }
+        }
         match feature {
-            Some(feature) if !jobs(view)?.iter().any(|job| job.feature == feature) => {
+            Some(feature) if !view.vector_indexes.iter().any(|index| index.feature == feature) => {
                 let message = format!(
                     "the vectors of '{feature}' are not indexed; declare the field with \
                      `vector_index=True`"
@@ -131,6 +138,9 @@ impl Engine {
             Some(Ok(settings)) => settings,
             _ => IndexSettings::new(vectors.metric),
         };
+        if !settings.metric.can_be_indexed() {
+            return;
+        }
         let is_other = |part: &crate::index::Part| part.segment.header().metric != settings.metric;
         let is_wanted = extent.is_broken
             || (declared.is_some() && followed.vectors.parts().iter().any(is_other))
@@ -204,6 +214,7 @@ impl Engine {
 fn jobs(view: &ViewSpec) -> Result<Vec<Job>> {
     view.vector_indexes
         .iter()
+        .filter(|index| has_index(index).unwrap_or(true))
         .map(|index| {
             Ok(Job {
                 view: view.id.clone(),
@@ -214,4 +225,9 @@ fn jobs(view: &ViewSpec) -> Result<Vec<Job>> {
             })
         })
         .collect()
+}
+
+/// Whether there are indexes for the metric.
+fn has_index(index: &VectorIndexSpec) -> Result<bool> {
+    Ok(Metric::parse(&index.metric)?.can_be_indexed())
 }

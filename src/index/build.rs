@@ -107,7 +107,7 @@ impl<T: Real> Frame<'_, T> {
         let vector = self.staged.vector(row);
         let scale = match self.metric {
             Metric::Cosine => inverse_norm(vector).to_f64(),
-            Metric::L2 | Metric::InnerProduct => 1.0,
+            Metric::L2 | Metric::InnerProduct | Metric::L1 => 1.0,
         };
         out.fill(0.0);
         for (x, value) in out.iter_mut().zip(vector) {

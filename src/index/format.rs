@@ -185,7 +185,7 @@ impl Header {
     pub fn space(&self) -> rabitq::Space {
         match self.metric {
             Metric::InnerProduct => rabitq::Space::Product,
-            Metric::Cosine | Metric::L2 => rabitq::Space::Distance,
+            Metric::Cosine | Metric::L2 | Metric::L1 => rabitq::Space::Distance,
         }
     }
 
@@ -237,6 +237,7 @@ impl Header {
                 Metric::Cosine => 0,
                 Metric::L2 => 1,
                 Metric::InnerProduct => 2,
+                Metric::L1 => 3,
             },
             coded: self.coded as u64,
             rows: self.rows as u64,
@@ -282,6 +283,7 @@ impl Header {
                 0 => Metric::Cosine,
                 1 => Metric::L2,
                 2 => Metric::InnerProduct,
+                3 => Metric::L1,
                 _ => return damage("its metric is unknown"),
             },
             coded: fields.coded as usize,

@@ -1,4 +1,4 @@
-//! Dot products and squared Euclidean distances of one query with many rows.
+//! Dot products, squared Euclidean and Manhattan distances of one query with many rows.
 //!
 //! One body, written so that the compiler keeps its accumulators in SIMD registers, is compiled
 //! for each instruction set; which of them runs is decided once. `Isa::Scalar` is the plain twin
@@ -22,6 +22,8 @@ pub struct Kernels<T> {
     pub dot: RowsKernel<T>,
     /// Squared Euclidean distances.
     pub l2_squared: RowsKernel<T>,
+    /// Manhattan distances.
+    pub l1: RowsKernel<T>,
 }
 
 /// An instruction set that there are kernels for.
@@ -85,13 +87,17 @@ impl Isa {
 pub fn kernels<T: Real>(isa: Isa) -> Kernels<T> {
     assert!(Isa::available().contains(&isa), "this CPU does not have {isa:?}");
     match isa {
-        Isa::Scalar => Kernels { isa, dot: scalar_dot, l2_squared: scalar_l2_squared },
+        Isa::Scalar => {
+            Kernels { isa, dot: scalar_dot, l2_squared: scalar_l2_squared, l1: scalar_l1 }
+        }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Kernels { isa, dot: avx2::dot, l2_squared: avx2::l2_squared },
+        Isa::Avx2 => Kernels { isa, dot: avx2::dot, l2_squared: avx2::l2_squared, l1: avx2::l1 },
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Kernels { isa, dot: avx512::dot, l2_squared: avx512::l2_squared },
+        Isa::Avx512 => {
+            Kernels { isa, dot: avx512::dot, l2_squared: avx512::l2_squared, l1: avx512::l1 }
+        }
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Kernels { isa, dot: neon::dot, l2_squared: neon::l2_squared },
+        Isa::Neon => Kernels { isa, dot: neon::dot, l2_squared: neon::l2_squared, l1: neon::l1 },
     }
 }
 
@@ -107,6 +113,12 @@ fn scalar_l2_squared<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
             let difference = x.minus(*y);
             sum.plus_product(difference, difference)
         });
+    }
+}
+
+fn scalar_l1<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = query.iter().zip(row).fold(T::ZERO, |sum, (x, y)| sum.plus_difference(*x, *y));
     }
 }
 
@@ -170,6 +182,13 @@ fn fused_l2_squared<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
     }
 }
 
+#[inline(always)]
+fn summed_l1<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = sum_pairs(query, row, T::plus_difference);
+    }
+}
+
 /// A module with the bodies above, compiled for an instruction set.
 macro_rules! compiled_for {
     ($name:ident, $features:literal) => {
@@ -186,6 +205,11 @@ macro_rules! compiled_for {
                 super::fused_l2_squared(query, rows, out);
             }
 
+            #[target_feature(enable = $features)]
+            fn compiled_l1<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
+                super::summed_l1(query, rows, out);
+            }
+
             pub(super) fn dot<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
                 // SAFETY: `kernels`, the only place that hands this function out, has asserted
                 // that the CPU has the features.
@@ -195,6 +219,11 @@ macro_rules! compiled_for {
             pub(super) fn l2_squared<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
                 // SAFETY: as in `dot`.
                 unsafe { compiled_l2_squared(query, rows, out) }
+            }
+
+            pub(super) fn l1<T: Real>(query: &[T], rows: &[T], out: &mut [T]) {
+                // SAFETY: as in `dot`.
+                unsafe { compiled_l1(query, rows, out) }
             }
         }
     };
@@ -235,9 +264,11 @@ mod tests {
                     // Off by one element: no kernel may rely on alignment.
                     let query = &numbers::<T>(length + 1, 1)[1..];
                     let data = &numbers::<T>(length * rows + 1, 2)[1..];
-                    for (kernel, expected) in
-                        [(fast.dot, twin.dot), (fast.l2_squared, twin.l2_squared)]
-                    {
+                    for (kernel, expected) in [
+                        (fast.dot, twin.dot),
+                        (fast.l2_squared, twin.l2_squared),
+                        (fast.l1, twin.l1),
+                    ] {
                         let (mut ours, mut theirs) = (vec![T::NAN; rows], vec![T::NAN; rows]);
                         kernel(query, data, &mut ours);
                         expected(query, data, &mut theirs);

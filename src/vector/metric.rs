@@ -12,6 +12,9 @@ pub enum Metric {
     L2,
     /// `-dot(a, b)`.
     InnerProduct,
+    /// The Manhattan distance: the sum of the elements' differences. No index serves it: codes of
+    /// rotated vectors tell nothing of sums along the axes.
+    L1,
 }
 
 impl Metric {
@@ -31,11 +34,18 @@ impl Metric {
             "innerproduct" | "ip" | "dot" | "dotproduct" | "maxinnerproduct" => {
                 Ok(Self::InnerProduct)
             }
+            "l1" | "manhattan" | "manhattandistance" | "cityblock" | "taxicab" | "l1norm"
+            | "l1distance" => Ok(Self::L1),
             _ => Err(Error::new(
                 ErrorKind::UnknownMetric,
-                format!("unknown metric '{name}'; use 'cosine', 'L2' or 'inner_product'"),
+                format!("unknown metric '{name}'; use 'cosine', 'L2', 'inner_product' or 'L1'"),
             )),
         }
+    }
+
+    /// Whether there are indexes for it.
+    pub fn can_be_indexed(self) -> bool {
+        self != Self::L1
     }
 
     /// The name that [`Metric::parse`] and Feast's own score conversion read.
@@ -44,6 +54,7 @@ impl Metric {
             Self::Cosine => "cosine",
             Self::L2 => "L2",
             Self::InnerProduct => "inner_product",
+            Self::L1 => "L1",
         }
     }
 }
@@ -63,6 +74,7 @@ pub fn distance<T: Real>(metric: Metric, a: &[T], b: &[T]) -> f64 {
             // The squares of f32 elements cannot overflow here.
             sum([a, b], |[x, y]| (x - y) * (x - y)).sqrt()
         }
+        Metric::L1 => sum([a, b], |[x, y]| (x - y).abs()),
         Metric::Cosine => cosine(a, b),
     }
 }
@@ -81,7 +93,7 @@ fn cosine<T: Real>(a: &[T], b: &[T]) -> f64 {
             let largest = vector.iter().map(|x| x.to_f64().abs()).fold(0.0, f64::max);
             // A power of two, so that scaling is exact.
             if largest > 0.0 && largest.is_finite() {
-                (-largest.log2().floor()).exp2()
+                (-largest.log2().floor()).clamp(-1000.0, 1000.0).exp2()
             } else {
                 1.0
             }
@@ -129,11 +141,12 @@ mod tests {
         assert_eq!(of(Metric::Cosine, &b, &b), 0.0);
         assert_eq!(of(Metric::InnerProduct, &[1.0, 2.0], &[3.0, 4.0]), -11.0);
         assert_eq!(of(Metric::Cosine, &a, &[0.0, 0.0]), 1.0);
+        assert_eq!(of(Metric::L1, &[1.0, 2.0], &[3.0, -4.0]), 8.0);
     }
 
     #[test]
     fn cosine_neither_overflows_nor_underflows() {
-        for size in [1e-300, 1e-160, 1.0, 1e200, 1e308] {
+        for size in [5e-324, 1e-300, 1e-160, 1.0, 1e200, 1e308] {
             let d = of(Metric::Cosine, &[size, 0.0], &[size, size]);
             assert!((d - (1.0 - 0.5f64.sqrt())).abs() < 1e-12, "{size}: {d}");
         }
@@ -151,8 +164,11 @@ mod tests {
         for name in ["IP", "inner_product", "dot", "dot-product", "Inner Product"] {
             assert_eq!(Metric::parse(name), Ok(Metric::InnerProduct));
         }
-        let error = Metric::parse("manhattan").unwrap_err();
+        for name in ["L1", "manhattan", "l1_norm"] {
+            assert_eq!(Metric::parse(name), Ok(Metric::L1));
+        }
+        let error = Metric::parse("hamming").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownMetric);
-        assert!(error.message().contains("'manhattan'") && error.message().contains("cosine"));
+        assert!(error.message().contains("'hamming'") && error.message().contains("cosine"));
     }
 }

@@ -23,6 +23,9 @@ pub trait Real: Copy + bytemuck::Pod + PartialOrd + Send + Sync + std::fmt::Debu
     /// `self - other`.
     #[must_use]
     fn minus(self, other: Self) -> Self;
+    /// `self + |x - y|`.
+    #[must_use]
+    fn plus_difference(self, x: Self, y: Self) -> Self;
     /// The nearest value of this type.
     fn from_f64(value: f64) -> Self;
     /// The same number in double precision.
@@ -56,6 +59,11 @@ macro_rules! real {
             #[inline(always)]
             fn minus(self, other: Self) -> Self {
                 self - other
+            }
+
+            #[inline(always)]
+            fn plus_difference(self, x: Self, y: Self) -> Self {
+                self + (x - y).abs()
             }
 
             #[inline(always)]

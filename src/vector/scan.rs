@@ -58,9 +58,20 @@ pub struct Hit {
 
 impl<T: Real> Query<T> {
     /// A query for the `top_k` nearest. The vector is rounded to the precision of the stored ones,
-    /// so that a vector finds itself at distance 0.
+    /// so that a vector finds itself at distance 0. Under cosine only its direction counts, which
+    /// any vector but that of zeros has, however small or large its elements are.
     pub fn new(vector: impl Iterator<Item = f64>, metric: Metric, top_k: usize) -> Self {
-        Self { vector: vector.map(T::from_f64).collect(), metric, top_k }
+        let mut vector: Vec<f64> = vector.collect();
+        if metric == Metric::Cosine {
+            scale_to_single_precision(&mut vector);
+        }
+        Self { vector: vector.into_iter().map(T::from_f64).collect(), metric, top_k }
+    }
+
+    /// The same query for another number of rows.
+    #[must_use]
+    pub fn of_top_k(&self, top_k: usize) -> Self {
+        Self { top_k, ..self.clone() }
     }
 
     /// The metric.
@@ -88,7 +99,7 @@ impl<T: Real> Query<T> {
                 let norm = scaled.clone().map(|x| x * x).sum::<f64>().sqrt();
                 scaled.map(|x| R::from_f64(x / norm)).collect()
             }
-            Metric::L2 | Metric::InnerProduct => elements.map(R::from_f64).collect(),
+            Metric::L2 | Metric::InnerProduct | Metric::L1 => elements.map(R::from_f64).collect(),
         }
     }
 
@@ -102,6 +113,22 @@ impl<T: Real> Query<T> {
     /// The exact distance of one vector, which may be padded.
     pub fn measure(&self, vector: &[T]) -> f64 {
         distance(self.metric, &self.vector, &vector[..self.vector.len()])
+    }
+}
+
+/// Multiplies by a power of two, which is exact, where the elements would leave single precision.
+fn scale_to_single_precision(vector: &mut [f64]) {
+    const SAFE: Range<f64> = 1e-30..1e30;
+    // The least of numbers takes two steps.
+    for _ in 0..2 {
+        let largest = vector.iter().map(|x| x.abs()).fold(0.0, f64::max);
+        if SAFE.contains(&largest) || largest == 0.0 || !largest.is_finite() {
+            return;
+        }
+        let scale = (-largest.log2().floor()).clamp(-1000.0, 1000.0).exp2();
+        for x in &mut *vector {
+            *x *= scale;
+        }
     }
 }
 
@@ -240,6 +267,7 @@ impl<'a, T: Real> Running<'a, T> {
             prepared: query.prepared(stride),
             kernel: match query.metric {
                 Metric::L2 => kernels.l2_squared,
+                Metric::L1 => kernels.l1,
                 Metric::Cosine | Metric::InnerProduct => kernels.dot,
             },
             scores: Box::new([T::ZERO; BLOCK_ROWS]),
@@ -262,7 +290,7 @@ impl<'a, T: Real> Running<'a, T> {
         let mut threshold = self.top.threshold();
         for (slot, score) in slots.zip(scores) {
             let mut key = match self.query.metric {
-                Metric::L2 => score.to_f64(),
+                Metric::L2 | Metric::L1 => score.to_f64(),
                 Metric::InnerProduct => -score.to_f64(),
                 Metric::Cosine => -score.to_f64() * block.inverse_norms[slot].to_f64(),
             };
@@ -290,7 +318,7 @@ impl<'a, T: Real> Running<'a, T> {
 fn key_of(metric: Metric, distance: f64) -> f64 {
     match metric {
         Metric::L2 => distance * distance,
-        Metric::InnerProduct => distance,
+        Metric::InnerProduct | Metric::L1 => distance,
         Metric::Cosine => distance - 1.0,
     }
 }

@@ -42,7 +42,7 @@ fn brute_force<T: Real>(
 }
 
 fn agrees<T: Real>(vectors: &[Vec<f64>], query: &[f64], k: usize, threads: usize) {
-    for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
+    for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct, Metric::L1] {
         let ours = scan(
             &views(&blocks::<T>(vectors)),
             &Query::new(query.iter().copied(), metric, k),
@@ -105,7 +105,7 @@ fn filters_and_batches_agree_with_brute_force() {
         let ids: Vec<i64> = (0..5_000).filter(|row| passes(*row)).collect();
         let rows = RowSet::of(&ids);
         let scope = Scope { rows: Some(&rows), ..Scope::default() };
-        for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
+        for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct, Metric::L1] {
             let queries: Vec<_> = vectors[..7]
                 .iter()
                 .map(|vector| Query::new(vector.iter().copied(), metric, 9))

@@ -49,6 +49,15 @@ impl TopK {
         }
     }
 
+    /// The key of the `k`-th best that was offered, the first being 1; infinity if there were fewer.
+    pub fn key_at(&self, k: usize) -> f64 {
+        let mut keys: Vec<f64> = self.heap.iter().map(|candidate| candidate.key).collect();
+        if k == 0 || k > keys.len() {
+            return f64::INFINITY;
+        }
+        *keys.select_nth_unstable_by(k - 1, f64::total_cmp).1
+    }
+
     /// Takes the candidate if it is among the best so far.
     pub fn offer(&mut self, candidate: Candidate) {
         if self.heap.len() < self.k {

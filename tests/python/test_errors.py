@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import json
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from feast.types import Array, Float32, String
-from feast_vector import _core, errors
+from feast_vector import _core, errors, views
 from pydantic import ValidationError
 
 HERE = Path(__file__).parent
@@ -103,14 +105,75 @@ def test_bad_top_k(harness, items, top_k):
 
 
 def test_unknown_metrics(tmp_path, harness, items):
-    pattern = "unknown metric 'manhattan'; use 'cosine', 'L2' or 'inner_product'"
-    with pytest.raises(ValueError, match=pattern):
-        search(harness, items, [1, 0], metric="manhattan")
-    view = vector_view(metric="manhattan")
-    with pytest.raises(ValueError, match=pattern):
+    pattern = "unknown metric 'hamming'; use 'cosine', 'L2', 'inner_product' or 'L1'"
+    place = "feature view 'items', feature 'embedding': "
+    with pytest.raises(ValueError, match=place + pattern) as caught:
+        search(harness, items, [1, 0], metric="hamming")
+    assert caught.value.kind == "unknown_metric"
+    view = vector_view(metric="hamming")
+    with pytest.raises(ValueError, match=place + pattern):
         search(harness, view, [1, 0])
+    with pytest.raises(ValueError, match=place + pattern):
+        harness.update([view])
     with pytest.raises(ValidationError, match=pattern):
-        make_harness(tmp_path / "x", similarity="manhattan").config.online_store  # noqa: B018
+        make_harness(tmp_path / "x", similarity="hamming").config.online_store  # noqa: B018
+
+
+def test_the_first_search_method_refuses_another_metric_than_the_declared_one(tmp_path, harness):
+    def ids(harness, view, metric):
+        found = harness.store.retrieve_online_documents(
+            harness.config, view, ["title"], [1.0, 1.0], 2, metric
+        )
+        return [entity.entity_values[0].int64_val for _, entity, *_ in found]
+
+    rows = [(key(id=i), {"embedding": vector(*v)}, at(0)) for i, v in ((1, (9, 9)), (2, (1, 0)))]
+    declared, plain = vector_view("declared", metric="L2"), vector_view("plain")
+    for view in (declared, plain):
+        harness.write(view, *rows)
+    for metric in ("L2", "euclidean", None):
+        assert ids(harness, declared, metric) == [2, 1]
+    for metric in ("cosine", "L1", "ip"):
+        pattern = (
+            f"view 'declared', feature 'embedding': the metric asked for is '{metric}', but the "
+            "field's vector_search_metric is 'L2'"
+        )
+        with pytest.raises(ValueError, match=pattern):
+            ids(harness, declared, metric)
+    with pytest.raises(ValueError, match="'declared', feature 'embedding': unknown metric 'wrong'"):
+        ids(harness, declared, "wrong")
+    # What is declared nowhere is the caller's; Feast's own "L2" stands for saying nothing.
+    expected = {"cosine": [1, 2], "L1": [2, 1], "inner_product": [1, 2], "L2": [1, 2], None: [1, 2]}
+    for metric, found in expected.items():
+        assert ids(harness, plain, metric) == found
+    configured = make_harness(tmp_path, similarity="inner_product")
+    with pytest.raises(ValueError, match="but similarity is 'inner_product'"):
+        ids(configured, plain, "cosine")
+
+
+def test_a_metric_that_is_null_is_cosine_and_served_by_its_index(tmp_path):
+    harness = make_harness(tmp_path, similarity=None, index_builds="on_demand")
+    view = vector_view(length=64)
+    draw = random.Random(3)
+    vectors = [[draw.gauss(0, 1) * (1 + i % 5) for _ in range(64)] for i in range(9000)]
+    harness.write(
+        view, *((key(id=i), {"embedding": vector(*v)}, at(0)) for i, v in enumerate(vectors))
+    )
+    engine, declared = harness.store.engine(harness.config), views.declaration(harness.config, view)
+    report = json.loads(engine.optimize(declared))
+    assert report["embedding"]["metric"] == "cosine"
+    query = np.array([vectors[7]])
+    _, how = engine.search(
+        declared,
+        feature="embedding",
+        queries=query,
+        metric=views.metric_of(harness.config, view, view.features[-1], "L2"),
+        top_k=1,
+        explain=True,
+    )
+    assert json.loads(how)["strategy"] == "index"
+    ((found, row),) = harness.find(view, vectors[7], top_k=1)
+    assert found.entity_values[0].int64_val == 7
+    assert row["distance"].float_val == pytest.approx(0, abs=1e-6)
 
 
 def test_views_without_a_vector_field(harness):
@@ -177,7 +240,7 @@ def test_scores_that_feast_would_rank_wrongly_are_warned_of(tmp_path, declared, 
         ("pth: x", r"pth\s+Extra inputs are not permitted"),
         ("durability: maybe", r"durability\s+Input should be 'full', 'normal' or 'off'"),
         ("busy_timeout: -1", r"busy_timeout\s+Input should be greater than or equal to 0"),
-        ("similarity: manhattan", r"similarity\s+Value error, unknown metric 'manhattan'"),
+        ("similarity: hamming", r"similarity\s+Value error, unknown metric 'hamming'"),
         ("key_ttl_seconds: 0", r"key_ttl_seconds\s+Input should be greater than 0"),
     ],
 )

@@ -41,6 +41,8 @@ def expected(metric, query, points=POINTS, top_k=10):
         dot = sum(a * b for a, b in zip(query, point, strict=True))
         if metric == "L2":
             return math.dist(query, point)
+        if metric == "L1":
+            return sum(abs(x - y) for x, y in zip(query, point, strict=True))
         if metric == "inner_product":
             return -dot
         return 1 - dot / math.hypot(*query) / math.hypot(*point)
@@ -58,6 +60,8 @@ def expected(metric, query, points=POINTS, top_k=10):
         ("euclidean", "L2"),
         ("IP", "inner_product"),
         ("dot_product", "inner_product"),
+        ("manhattan", "L1"),
+        ("l1", "L1"),
     ],
 )
 @pytest.mark.parametrize("top_k", [1, 3, 5, 1000])
