@@ -70,7 +70,10 @@ fn identities(
     vectors: &Frozen,
     row_ids: &[i64],
 ) -> Result<Rows> {
-    let known = row_ids.iter().map(|row_id| vectors.row(*row_id)).collect::<Result<Vec<_>>>()?;
+    let mut known =
+        row_ids.iter().map(|row_id| vectors.row(*row_id)).collect::<Result<Vec<_>>>()?;
+    // The index knows nothing of rows that another tool has deleted; the table does.
+    snapshot.strike_missing(schema, row_ids, &mut known)?;
     let unknown: Vec<i64> =
         row_ids.iter().zip(&known).filter(|(_, row)| row.is_none()).map(|(id, _)| *id).collect();
     let read = snapshot.rows(schema, RowKey::RowIds(&unknown), &[], Micros::MIN)?;
@@ -97,25 +100,32 @@ fn identities(
     })
 }
 
-/// The rows found, with their features as of the snapshot.
-pub(super) fn answer(
+/// The rows found as of the snapshot, without a key where there is no such row any more.
+pub(super) fn rows_of(
     snapshot: &Snapshot<'_>,
-    request: &SearchRequest<'_>,
     schema: Option<&TableSchema>,
     vectors: Option<&Frozen>,
     features: &[&str],
     found: &[Found],
-) -> Result<RecordBatch> {
+) -> Result<Rows> {
     let row_ids: Vec<i64> = found.iter().map(|row| row.row_id).collect();
-    let rows = match (schema, vectors) {
-        (None, _) => store::no_rows(0, features.len()),
+    match (schema, vectors) {
+        (None, _) => Ok(store::no_rows(0, features.len())),
         (Some(schema), Some(vectors)) if features.is_empty() => {
-            identities(snapshot, schema, vectors, &row_ids)?
+            identities(snapshot, schema, vectors, &row_ids)
         }
-        (Some(schema), _) => {
-            snapshot.rows(schema, RowKey::RowIds(&row_ids), features, Micros::MIN)?
-        }
-    };
+        (Some(schema), _) => snapshot.rows(schema, RowKey::RowIds(&row_ids), features, Micros::MIN),
+    }
+}
+
+/// The rows found, with their features and what they were found by.
+pub(super) fn answer(
+    request: &SearchRequest<'_>,
+    schema: Option<&TableSchema>,
+    features: &[&str],
+    found: &[Found],
+    rows: Rows,
+) -> Result<RecordBatch> {
     let numbers = |of: fn(&Found) -> Option<f64>| -> ArrayRef {
         Arc::new(found.iter().map(of).collect::<Float64Array>())
     };

@@ -1,23 +1,24 @@
 //! Ranking: by vector, by text, or by both rankings fused.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use super::search::{Found, Moment, TextQuery, VectorQuery, text_search_is_off};
-use super::texts::Ranked;
+use super::search::{Found, Moment, TextQuery, VectorQuery};
 use crate::error::Result;
 use crate::index::{How, Reach, Strategy};
 use crate::query::reciprocal_rank;
 use crate::schema::Column;
-use crate::store::TextPlan;
-use crate::text::phrases;
-use crate::vector::{Candidate, Hit, Metric, TopK};
+use crate::vector::{Hit, Metric};
 
 /// The best rows of each ranking that are fused: enough that a row further down in one cannot come
-/// far up by it, and fixed, so that one page of an answer goes on where the last has ended.
+/// far up by it, and fixed, so that the order is the same whatever page of it is asked for.
 const WINDOW: usize = 1000;
+
+/// How many rows each step of a search by index finds. An index may miss a row that a search for
+/// more rows finds, so that the answers of different sizes are not of one order. It is made of
+/// steps: what one step finds follows what those before it have found, for every page alike.
+const STEPS: [usize; 3] = [10, 100, 1000];
 
 impl Moment<'_, '_, '_> {
     /// The rows of the answer, best first, query by query; and how they were found, if asked for.
@@ -53,14 +54,10 @@ impl Moment<'_, '_, '_> {
                 "k": fusion.k,
                 "vector_weight": fusion.vector_weight,
                 "text_weight": fusion.text_weight,
-                "window": self.window(),
+                "window": WINDOW,
             });
         }
         outline
-    }
-
-    fn window(&self) -> usize {
-        self.depth().max(WINDOW)
     }
 
     fn depth(&self) -> usize {
@@ -71,31 +68,46 @@ impl Moment<'_, '_, '_> {
         rows.into_iter().skip(self.request.offset).take(self.request.top_k)
     }
 
+    fn how(&self, exact: bool) -> How<'_> {
+        How { scope: self.scope(), threads: self.threads, exact, reach: Reach::Measured }
+    }
+
+    /// The nearest rows to each query: those of a search for so many, and how they were found.
     fn nearest(
         &self,
         vectors: &VectorQuery<'_>,
         count: usize,
+        exact: bool,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy)> {
+        let Some((_, followed)) = &self.vectors else {
+            return Ok((Vec::new(), Strategy::Exact));
+        };
+        let (mut answers, strategy) =
+            followed.vectors.search(&vectors.queries, vectors.metric, count, &self.how(exact))?;
+        leave_out_distant(&mut answers, vectors);
+        Ok((answers, strategy))
+    }
+
+    /// The first rows of the one order that all pages are of.
+    fn nearest_in_order(
+        &self,
+        vectors: &VectorQuery<'_>,
         explanation: Option<&mut Json>,
     ) -> Result<Vec<Vec<Hit>>> {
         let Some((_, followed)) = &self.vectors else {
             return Ok(Vec::new());
         };
-        let how = How {
-            scope: self.scope(),
-            threads: self.threads,
-            exact: self.request.exact,
-            reach: Reach::Measured,
-        };
-        let (mut answers, strategy) =
-            followed.vectors.search(&vectors.queries, vectors.metric, count, &how)?;
+        let (mut answers, strategy) = followed.vectors.search_in_steps(
+            &vectors.queries,
+            vectors.metric,
+            &STEPS,
+            self.depth(),
+            &self.how(self.request.exact),
+        )?;
         if let Some(explanation) = explanation {
             self.explain_vectors(strategy, explanation);
         }
-        if let Some(most) = vectors.max_distance {
-            for hits in &mut answers {
-                hits.retain(|hit| hit.distance <= most);
-            }
-        }
+        leave_out_distant(&mut answers, vectors);
         Ok(answers)
     }
 
@@ -119,7 +131,7 @@ impl Moment<'_, '_, '_> {
         explanation: Option<&mut Json>,
     ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        let nearest = self.nearest(vectors, self.depth(), explanation)?;
+        let nearest = self.nearest_in_order(vectors, explanation)?;
         for (query, hits) in nearest.into_iter().enumerate() {
             found.extend(self.page(hits).map(|Hit { row_id, distance }| Found {
                 query,
@@ -139,10 +151,8 @@ impl Moment<'_, '_, '_> {
     ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for (query, text) in texts.queries.iter().enumerate() {
-            let plan = self.plan(text, texts)?;
-            explain(&plan, explanation.as_deref_mut());
-            let ranked = self.best_texts(&plan, self.depth(), &mut HashMap::new())?;
-            found.extend(self.page(ranked).map(|(row_id, rank)| Found {
+            let ranking = self.rank_texts(text, texts, self.depth(), explanation.as_deref_mut())?;
+            found.extend(self.page(ranking.best).map(|(row_id, rank)| Found {
                 query,
                 row_id,
                 distance: None,
@@ -162,31 +172,33 @@ impl Moment<'_, '_, '_> {
         let Some((column, _)) = &self.vectors else {
             return Ok(Vec::new());
         };
-        let window = self.window();
         let fusion = self.request.fusion;
-        let nearest = self.nearest(vectors, window, explanation.as_deref_mut())?;
+        let (nearest, strategy) = self.nearest(vectors, WINDOW, self.request.exact)?;
+        if let Some(explanation) = explanation.as_deref_mut() {
+            self.explain_vectors(strategy, explanation);
+        }
         let mut found = Vec::new();
         for (query, (hits, text)) in nearest.into_iter().zip(texts.queries).enumerate() {
-            let plan = self.plan(text, texts)?;
-            explain(&plan, explanation.as_deref_mut());
+            let ranking = self.rank_texts(text, texts, WINDOW, explanation.as_deref_mut())?;
             let mut distances: HashMap<i64, f64> =
                 hits.iter().map(|hit| (hit.row_id, hit.distance)).collect();
-            // Of the nearest rows, the ranks of all are wanted: 0 where no word matches.
-            let mut ranks: HashMap<i64, f64> = hits.iter().map(|hit| (hit.row_id, 0.0)).collect();
-            let mut ranked = self.best_texts(&plan, window, &mut ranks)?;
+            let mut ranked: Vec<i64> = ranking.best.iter().map(|(row_id, _)| *row_id).collect();
             if let Some(most) = vectors.max_distance {
-                let unknown = ranked.iter().map(|(row_id, _)| *row_id);
-                self.measure(column, vectors, query, unknown, &mut distances)?;
-                ranked.retain(|(row_id, _)| distances.get(row_id).is_some_and(|d| *d <= most));
+                self.measure(column, vectors, query, &ranked, &mut distances)?;
+                ranked.retain(|row_id| distances.get(row_id).is_some_and(|d| *d <= most));
             }
-            ranks.extend(ranked.iter().copied());
             let rankings = [
                 (fusion.vector_weight, hits.iter().map(|hit| hit.row_id).collect()),
-                (fusion.text_weight, ranked.iter().map(|(row_id, _)| *row_id).collect()),
+                (fusion.text_weight, ranked),
             ];
-            let page: Vec<_> = self.page(reciprocal_rank(&rankings, fusion.k)).collect();
-            let unknown = page.iter().map(|(row_id, _)| *row_id);
-            self.measure(column, vectors, query, unknown, &mut distances)?;
+            let mut order = reciprocal_rank(&rankings, fusion.k);
+            if self.depth() > order.len() {
+                self.append_the_rest(vectors, texts, query, &mut order)?;
+            }
+            let page: Vec<_> = self.page(order).collect();
+            let row_ids: Vec<i64> = page.iter().map(|(row_id, _)| *row_id).collect();
+            self.measure(column, vectors, query, &row_ids, &mut distances)?;
+            let ranks = self.text_ranks(&ranking, row_ids.into_iter())?;
             found.extend(page.into_iter().map(|(row_id, score)| Found {
                 query,
                 row_id,
@@ -198,16 +210,42 @@ impl Moment<'_, '_, '_> {
         Ok(found)
     }
 
+    /// The rows that are among the best of neither ranking follow those that are, without a score:
+    /// the nearer ones first, then those that have no vector, the better texts first.
+    fn append_the_rest(
+        &self,
+        vectors: &VectorQuery<'_>,
+        texts: &TextQuery<'_>,
+        query: usize,
+        order: &mut Vec<(i64, f64)>,
+    ) -> Result<()> {
+        let mut seen: HashSet<i64> = order.iter().map(|(row_id, _)| *row_id).collect();
+        let one = VectorQuery {
+            queries: vectors.queries.slice_move(ndarray::s![query..=query, ..]),
+            ..*vectors
+        };
+        let (nearest, _) = self.nearest(&one, self.depth(), true)?;
+        let nearest = nearest.into_iter().flatten().map(|hit| hit.row_id);
+        order.extend(nearest.filter(|row_id| seen.insert(*row_id)).map(|row_id| (row_id, 0.0)));
+        if self.depth() > order.len() && vectors.max_distance.is_none() {
+            let all = self.rank_texts(&texts.queries[query], texts, self.depth(), None)?;
+            let ranked = all.best.into_iter().map(|(row_id, _)| row_id);
+            order.extend(ranked.filter(|row_id| seen.insert(*row_id)).map(|row_id| (row_id, 0.0)));
+        }
+        Ok(())
+    }
+
     /// Adds the distances of those rows that are not known yet.
     fn measure(
         &self,
         column: &Column,
         vectors: &VectorQuery<'_>,
         query: usize,
-        row_ids: impl Iterator<Item = i64>,
+        row_ids: &[i64],
         distances: &mut HashMap<i64, f64>,
     ) -> Result<()> {
-        let unknown: Vec<i64> = row_ids.filter(|id| !distances.contains_key(id)).collect();
+        let unknown: Vec<i64> =
+            row_ids.iter().copied().filter(|id| !distances.contains_key(id)).collect();
         let Some((_, followed)) = self.vectors.as_ref().filter(|_| !unknown.is_empty()) else {
             return Ok(());
         };
@@ -223,84 +261,12 @@ impl Moment<'_, '_, '_> {
         )?);
         Ok(())
     }
-
-    fn plan(&self, text: &str, texts: &TextQuery<'_>) -> Result<TextPlan> {
-        let schema = &self.table.schema;
-        if !schema.has_text_index() {
-            return Err(match schema.text_columns_among(&self.request.view.text_features).len() {
-                0 => no_texts(self.request.view),
-                _ => text_search_is_off(self.request.view),
-            });
-        }
-        self.snapshot.text_plan(schema, &phrases(text, texts.mode), texts.mode)
-    }
-
-    /// Every row that matches, in the order of their ids.
-    fn matches(&self, expression: &str) -> Result<Arc<Vec<Ranked>>> {
-        if let Some(known) = self.texts.get(self.table, expression) {
-            return Ok(known);
-        }
-        let mut matches = Vec::new();
-        self.snapshot.text_matches(&self.table.schema, expression, &mut |row_id, rank| {
-            matches.push((row_id, rank));
-        })?;
-        let matches = Arc::new(matches);
-        self.texts.put(self.table, expression, &matches);
-        Ok(matches)
-    }
-
-    /// The `count` best rows for the text, best first. Fills in the ranks of the rows in `known`,
-    /// whether they are among the best or not.
-    fn best_texts(
-        &self,
-        plan: &TextPlan,
-        count: usize,
-        known: &mut HashMap<i64, f64>,
-    ) -> Result<Vec<Ranked>> {
-        let Some(expression) = &plan.expression else {
-            return Ok(Vec::new());
-        };
-        let mut top = TopK::new(count);
-        for &(row_id, rank) in self.matches(expression)?.iter() {
-            if let Some(known) = known.get_mut(&row_id) {
-                *known = rank;
-            }
-            let candidate = Candidate { key: -rank, row_id, position: (0, 0) };
-            if candidate.key <= top.threshold()
-                && self.passing.as_ref().is_none_or(|rows| rows.contains(row_id))
-            {
-                top.offer(candidate);
-            }
-        }
-        let mut best = top.into_candidates();
-        best.sort();
-        Ok(best.into_iter().map(|candidate| (candidate.row_id, -candidate.key)).collect())
-    }
 }
 
-fn explain(plan: &TextPlan, explanation: Option<&mut Json>) {
-    let Some(explanation) = explanation else {
-        return;
-    };
-    if explanation.get("texts").is_none() {
-        explanation["texts"] = json!([]);
+fn leave_out_distant(answers: &mut [Vec<Hit>], vectors: &VectorQuery<'_>) {
+    if let Some(most) = vectors.max_distance {
+        for hits in answers {
+            hits.retain(|hit| hit.distance <= most);
+        }
     }
-    if let Some(texts) = explanation["texts"].as_array_mut() {
-        texts.push(json!({
-            "expression": plan.expression,
-            "passed_over_as_too_common": plan.passed_over,
-        }));
-    }
-}
-
-fn no_texts(view: &crate::schema::ViewSpec) -> crate::Error {
-    crate::Error::new(
-        crate::ErrorKind::TextSearchOff,
-        format!(
-            "{}: there are no texts to search: none of the features chosen for it ({}) is of type \
-             STRING in the stored table; run `feast apply`, or mend the choice",
-            view.id,
-            view.text_features.join(", ")
-        ),
-    )
 }

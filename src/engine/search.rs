@@ -2,15 +2,16 @@
 //! snapshot.
 
 use std::cell::Cell;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 use ndarray::ArrayView2;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::answer::{Form, answer, features_of};
+use super::answer::{Form, answer, features_of, rows_of};
 use super::texts::TextCaches;
 use super::vectors::{CacheKey, Followed, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
@@ -25,6 +26,10 @@ use crate::vector::{Metric, RowSet, Scope};
 /// How often a search is tried whose index files turn out to be damaged or gone: the last time
 /// without them.
 const TRIES: usize = 4;
+
+/// How often a search is tried again that has found rows which another tool has deleted from the
+/// table; then it asks the table first which rows there are.
+const ROUNDS: usize = 2;
 
 /// What to look for by nearness.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +94,22 @@ pub struct SearchAnswer {
     pub explanation: Option<serde_json::Value>,
 }
 
+/// How a search is tried.
+struct Way<'a> {
+    /// Rows that turned out not to be there.
+    gone: &'a HashSet<i64>,
+    /// Whether the table is asked which rows there are.
+    asks_first: bool,
+    without_index: bool,
+}
+
+/// What came of a search that was tried.
+enum Attempt {
+    Answer(SearchAnswer),
+    /// Rows of the answer that are not in the table, in ascending order.
+    Gone(Vec<i64>),
+}
+
 /// A row that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Found {
@@ -108,6 +129,8 @@ pub(super) struct Moment<'a, 'r, 's> {
     pub(super) vectors: Option<(&'a Column, Followed)>,
     pub(super) passing: Option<Arc<RowSet>>,
     pub(super) texts: &'a TextCaches,
+    /// Rows that turned out not to be there.
+    pub(super) gone: &'a HashSet<i64>,
     pub(super) now: Micros,
     pub(super) threads: usize,
 }
@@ -143,12 +166,34 @@ impl Engine {
         let key = request.vectors.map(|vectors| {
             (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
         });
-        let mut without_index = false;
-        for tried in 0..TRIES {
+        let mut gone = HashSet::new();
+        let (mut rounds, mut tried, mut without_index) = (0, 0, false);
+        while tried < TRIES {
             let index = Cell::new((0, 0));
-            let answer = parallel::catch("a search", || {
-                self.search_once(request, key.as_ref(), &index, without_index)
+            let asks_first = rounds == ROUNDS;
+            let way = Way { gone: &gone, asks_first, without_index };
+            let attempt = parallel::catch("a search", || {
+                self.search_once(request, key.as_ref(), &index, &way)
             });
+            let answer = match attempt {
+                Ok(Attempt::Answer(answer)) => return Ok(answer),
+                Ok(Attempt::Gone(row_ids)) if asks_first => {
+                    let message = format!(
+                        "{}: {} rows are in the table and not in it; it is damaged",
+                        request.view.id,
+                        row_ids.len()
+                    );
+                    Err(Error::new(ErrorKind::Damaged, message))
+                }
+                Ok(Attempt::Gone(row_ids)) => {
+                    self.vectors.bury(key.as_ref(), &row_ids);
+                    gone.extend(row_ids);
+                    rounds += 1;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            tried += 1;
             match (&answer, &key) {
                 (Err(error), Some(key))
                     if error.kind() == ErrorKind::IndexUnavailable && !without_index =>
@@ -160,7 +205,7 @@ impl Engine {
                 (Err(error), Some(key)) if error.kind() == ErrorKind::IndexDamaged => {
                     // Another process may just have replaced the file.
                     self.vectors.forget(key);
-                    if tried + 2 >= TRIES {
+                    if tried + 1 >= TRIES {
                         self.give_up_index(request, key, index.get(), error);
                     }
                     continue;
@@ -186,8 +231,9 @@ impl Engine {
         request: &SearchRequest<'_>,
         key: Option<&CacheKey>,
         index: &Cell<(i64, i64)>,
-        without_index: bool,
-    ) -> Result<SearchAnswer> {
+        way: &Way<'_>,
+    ) -> Result<Attempt> {
+        let Way { gone, asks_first, without_index } = *way;
         let started = Instant::now();
         let vectors = key.map(|key| {
             if without_index {
@@ -209,9 +255,10 @@ impl Engine {
                 if let Some(mut cache) = vectors {
                     *cache = VectorCache::default();
                 }
-                let rows = answer(snapshot, request, None, None, &features, &[])?;
+                let none = rows_of(snapshot, None, None, &features, &[])?;
+                let rows = answer(request, None, &features, &[], none)?;
                 let explanation = request.explain.then(|| json!({ "rows": 0 }));
-                return Ok(SearchAnswer { rows, explanation });
+                return Ok(Attempt::Answer(SearchAnswer { rows, explanation }));
             };
             index.set((table.schema.table_id, table.index_version));
             let filter = request.filter.map(|filter| filter.resolve(&table.schema)).transpose()?;
@@ -238,16 +285,34 @@ impl Engine {
                 }
                 _ => None,
             };
+            let passing = if asks_first {
+                let mut row_ids = snapshot.row_ids(&table.schema)?;
+                if let Some(passing) = passing {
+                    row_ids.retain(|row_id| passing.contains(*row_id));
+                }
+                Some(Arc::new(RowSet::of(&row_ids)))
+            } else {
+                passing
+            };
             let threads = self.threads_for_one_search();
             let texts = &self.texts;
-            let moment = Moment { request, snapshot, table, vectors, passing, texts, now, threads };
+            let moment =
+                Moment { request, snapshot, table, vectors, passing, texts, gone, now, threads };
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
             parallel::check()?;
             let ranked = started.elapsed();
             let vectors = moment.vectors.as_ref().map(|(_, followed)| &followed.vectors);
             let schema = Some(table.schema.as_ref());
-            let rows = answer(snapshot, request, schema, vectors, &features, &found)?;
+            let rows = rows_of(snapshot, schema, vectors, &features, &found)?;
+            if rows.entity_keys.null_count() > 0 {
+                let keys = rows.entity_keys.as_binary::<i32>();
+                let is_gone: Vec<bool> = keys.iter().map(|key| key.is_none()).collect();
+                let lost = found.iter().zip(is_gone).filter(|(_, is_gone)| *is_gone);
+                let lost: BTreeSet<i64> = lost.map(|(row, _)| row.row_id).collect();
+                return Ok(Attempt::Gone(lost.into_iter().collect()));
+            }
+            let rows = answer(request, schema, &features, &found, rows)?;
             if let Some(explanation) = &mut explanation {
                 let micros = |since: Duration, until: Duration| {
                     until.saturating_sub(since).as_micros() as u64
@@ -258,7 +323,7 @@ impl Engine {
                     "reading": micros(ranked, started.elapsed()),
                 });
             }
-            Ok(SearchAnswer { rows, explanation })
+            Ok(Attempt::Answer(SearchAnswer { rows, explanation }))
         })
     }
 

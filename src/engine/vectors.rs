@@ -63,6 +63,24 @@ impl VectorCaches {
         Arc::clone(self.0.lock().entry(key).or_default())
     }
 
+    /// Does without rows, in ascending order, that turned out not to be in the table.
+    pub(super) fn bury(&self, key: Option<&CacheKey>, row_ids: &[i64]) {
+        let Some(key) = key else {
+            return;
+        };
+        let entry = self.entry(key.clone());
+        let mut cache = entry.lock();
+        for part in &mut cache.parts {
+            // Damage is said by the next search.
+            let _ = part.bury(row_ids.iter().map(|row_id| *row_id..row_id + 1));
+        }
+        if let Some(vectors) = &mut cache.vectors {
+            for row_id in row_ids {
+                vectors.remove(*row_id);
+            }
+        }
+    }
+
     pub(super) fn forget(&self, key: &CacheKey) {
         self.0.lock().remove(key);
     }
@@ -102,6 +120,23 @@ impl Frozen {
         match self {
             Self::F32(set) => set.row(row_id),
             Self::F64(set) => set.row(row_id),
+        }
+        .map_err(|damage| damaged(&damage))
+    }
+
+    /// The first `depth` rows of one order for each of the queries, whatever the depth; see
+    /// [`VectorSet::search_in_steps`].
+    pub(super) fn search_in_steps(
+        &self,
+        queries: &ArrayView2<'_, f64>,
+        metric: Metric,
+        steps: &[usize],
+        depth: usize,
+        how: &How<'_>,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy)> {
+        match self {
+            Self::F32(set) => set.search_in_steps(&prepared(queries, metric, 1), how, steps, depth),
+            Self::F64(set) => set.search_in_steps(&prepared(queries, metric, 1), how, steps, depth),
         }
         .map_err(|damage| damaged(&damage))
     }

@@ -21,6 +21,7 @@ mod search;
 mod segment;
 mod set;
 mod staging;
+mod steps;
 mod write;
 
 pub use build::{BuildOptions, Built, IndexType, build, can_index, file_name, is_build_name};

@@ -83,26 +83,38 @@ pub enum Reach {
 
 /// A row with its finer key.
 #[derive(Debug, Clone, Copy)]
-struct Refined {
-    key: f32,
+pub(super) struct Refined {
+    pub(super) key: f32,
     /// What the key may be off by.
-    margin: f32,
-    part: u32,
-    position: u32,
+    pub(super) margin: f32,
+    pub(super) part: u32,
+    pub(super) position: u32,
+    /// How many lists of the segment were gone through before the row's own.
+    pub(super) lists_before: u32,
 }
 
 /// A query on its way through the segments.
 pub(super) struct Search<'a, T> {
-    query: &'a Query<T>,
-    scope: &'a Scope<'a>,
-    reach: Reach,
-    rotated: Vec<f32>,
+    pub(super) query: &'a Query<T>,
+    pub(super) scope: &'a Scope<'a>,
+    pub(super) reach: Reach,
+    pub(super) rotated: Vec<f32>,
     /// The best keys so far, and so what another has to be below.
-    best: TopK,
+    pub(super) best: TopK,
     refined: Vec<Refined>,
     flight: Vec<u32>,
+    lists_before: u32,
     effort: Effort,
     hits: Vec<Hit>,
+}
+
+/// What a search has found.
+pub(super) struct Outcome {
+    /// The nearest rows, best first.
+    pub(super) hits: Vec<Hit>,
+    pub(super) effort: Effort,
+    /// The rows whose distances were computed, with their estimates; best first by these.
+    pub(super) measured: Vec<(i64, Refined)>,
 }
 
 impl<'a, T: Real> Search<'a, T> {
@@ -130,6 +142,7 @@ impl<'a, T: Real> Search<'a, T> {
             best,
             refined: Vec::new(),
             flight: Vec::new(),
+            lists_before: 0,
             effort: Effort::default(),
             hits: known,
         }
@@ -137,6 +150,7 @@ impl<'a, T: Real> Search<'a, T> {
 
     /// Goes through one segment.
     pub(super) fn visit(&mut self, number: usize, part: &Part) -> Result<(), Damage> {
+        self.lists_before = 0;
         self.visit_uncoded(part)?;
         let header = part.segment.header();
         if header.coded == 0 {
@@ -266,6 +280,7 @@ impl<'a, T: Real> Search<'a, T> {
             if let Some((_, next)) = order.get(scanned + 1) {
                 prefetch(aimed.part.segment.list_head(*next as usize));
             }
+            self.lists_before = scanned as u32;
             self.scan_list(aimed, list, &tables)?;
             scanned += 1;
         }
@@ -283,7 +298,7 @@ impl<'a, T: Real> Search<'a, T> {
     }
 
     /// About what share of the segment's rows passes.
-    fn share_passing(&self, aimed: &Aimed<'_>) -> Result<f64, Damage> {
+    pub(super) fn share_passing(&self, aimed: &Aimed<'_>) -> Result<f64, Damage> {
         let coded = aimed.part.segment.header().coded;
         let step = coded.div_ceil(TESTED);
         let tested = (0..coded).step_by(step);
@@ -301,8 +316,7 @@ impl<'a, T: Real> Search<'a, T> {
         let kernel = scan_kernel();
         self.effort.lists += 1;
         self.effort.scanned += end - start;
-        let margin = if segment.header().dim < NARROW { NARROW_MARGIN } else { SIGN_MARGIN };
-        let bias = margin * SIGN_DEVIATION * list.reach;
+        let bias = sign_bias(segment.header().dim, list);
         let mut next = 0;
         loop {
             let limit = self.best.threshold() as f32 - list.share;
@@ -344,7 +358,8 @@ impl<'a, T: Real> Search<'a, T> {
         let (key, deviation) = fine_key(&aimed.rotated, code, list.reach);
         let (key, margin) = (list.share + key, FINE_MARGIN * deviation);
         if f64::from(key - margin) <= self.best.threshold() {
-            self.refined.push(Refined { key, margin, part: aimed.number, position });
+            let (part, lists_before) = (aimed.number, self.lists_before);
+            self.refined.push(Refined { key, margin, part, position, lists_before });
             self.best.offer(Candidate {
                 key: key.into(),
                 row_id: position.into(),
@@ -354,14 +369,44 @@ impl<'a, T: Real> Search<'a, T> {
         Ok(())
     }
 
-    /// Rows without codes: vectors of zeros under cosine, and of sizes that codes cannot hold.
+    /// Rows without codes: of sizes that codes cannot hold. Those of zeros, which have no direction,
+    /// come last.
     fn visit_uncoded(&mut self, part: &Part) -> Result<(), Damage> {
-        let header = part.segment.header();
-        for position in header.coded..header.rows {
+        for &position in &part.segment.uncoded()?.others {
+            let position = position as usize;
             if !part.is_dead(position) && self.passes(part, position)? {
-                self.measure(part, position)?;
+                let key = self.measure(part, position)?;
+                if key.is_finite() {
+                    let row_id = part.segment.row_id(position)?;
+                    self.best.offer(Candidate { key, row_id, position: (0, 0) });
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Vectors of zeros, all of which are at the same distance under cosine: those with the lowest
+    /// ids, if any of them can be in the answer.
+    fn visit_zeros(&mut self, part: &Part, threshold: f64) -> Result<(), Damage> {
+        let zeros = &part.segment.uncoded()?.zeros;
+        let (Some(first), Metric::Cosine) = (zeros.first(), self.query.metric()) else {
+            return Ok(());
+        };
+        let distance = self.query.measure(part.segment.vector(*first as usize)?);
+        let key = key_of(Metric::Cosine, distance);
+        if key > threshold {
+            return Ok(());
+        }
+        let mut lowest = TopK::new(self.query.top_k());
+        for &position in zeros {
+            let position = position as usize;
+            if !part.is_dead(position) && self.passes(part, position)? {
+                let row_id = part.segment.row_id(position)?;
+                lowest.offer(Candidate { key, row_id, position: (0, 0) });
+            }
+        }
+        let rows = lowest.into_candidates().into_iter();
+        self.hits.extend(rows.map(|row| Hit { row_id: row.row_id, distance }));
         Ok(())
     }
 
@@ -375,7 +420,7 @@ impl<'a, T: Real> Search<'a, T> {
     }
 
     /// The nearest rows of all that were visited, best first.
-    pub(super) fn finish(mut self, parts: &[Part]) -> Result<(Vec<Hit>, Effort), Damage> {
+    pub(super) fn finish(&mut self, parts: &[Part]) -> Result<Outcome, Damage> {
         let mut refined = std::mem::take(&mut self.refined);
         let threshold = self.best.threshold();
         refined.retain(|row| f64::from(row.key - row.margin) <= threshold);
@@ -387,6 +432,7 @@ impl<'a, T: Real> Search<'a, T> {
             let key = key_of(self.query.metric(), hit.distance);
             best.offer(Candidate { key, row_id: hit.row_id, position: (0, 0) });
         }
+        let mut measured = Vec::with_capacity(refined.len());
         for (at, row) in refined.iter().enumerate() {
             if f64::from(row.key - row.margin) > best.threshold() {
                 continue;
@@ -395,22 +441,38 @@ impl<'a, T: Real> Search<'a, T> {
                 let part = &parts[next.part as usize];
                 prefetch(part.segment.vector_unchecked::<T>(next.position as usize));
             }
+            let known = self.hits.len();
             let key = self.measure(&parts[row.part as usize], row.position as usize)?;
             best.offer(Candidate { key, row_id: at as i64, position: (0, 0) });
+            measured.extend(self.hits.get(known).map(|hit| (hit.row_id, *row)));
         }
-        let mut hits = self.hits;
+        for part in parts {
+            self.visit_zeros(part, best.threshold())?;
+        }
+        let mut hits = std::mem::take(&mut self.hits);
         hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
         hits.truncate(self.query.top_k());
-        Ok((hits, self.effort))
+        Ok(Outcome { hits, effort: self.effort, measured })
     }
 }
 
+/// What is allowed for the error of a list's 1-bit codes.
+pub(super) fn sign_bias(dim: usize, list: List) -> f32 {
+    let margin = if dim < NARROW { NARROW_MARGIN } else { SIGN_MARGIN };
+    margin * SIGN_DEVIATION * list.reach
+}
+
+/// Whether all rows that pass a filter are looked up, however many are asked for.
+pub(super) fn are_few(passing: usize, coded: usize) -> bool {
+    passing <= coded / FINE_COST
+}
+
 /// What codes estimate, from a distance.
-fn key_of(metric: Metric, distance: f64) -> f64 {
+pub(super) fn key_of(metric: Metric, distance: f64) -> f64 {
     match metric {
         Metric::L2 => distance * distance,
         // Vectors of length 1 are at the squared distance 2 - 2 cos.
         Metric::Cosine => 2.0 * distance,
-        Metric::InnerProduct => distance,
+        Metric::InnerProduct | Metric::L1 => distance,
     }
 }

@@ -9,6 +9,7 @@ use std::fs::Metadata;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Pod;
@@ -38,6 +39,16 @@ pub struct Segment {
     rotation: Rotation,
     /// The chunks that were found to be whole, a bit for each.
     checked: Vec<AtomicU64>,
+    uncoded: OnceLock<Uncoded>,
+}
+
+/// The positions of the rows that have no codes.
+#[derive(Debug)]
+pub(super) struct Uncoded {
+    /// Vectors of zeros.
+    pub(super) zeros: Vec<u32>,
+    /// The others.
+    pub(super) others: Vec<u32>,
 }
 
 /// What tells that a file was changed or replaced.
@@ -96,6 +107,7 @@ impl Segment {
             block_starts: Vec::new(),
             rotation: Rotation::new(header.dim, ROTATION_SEED),
             checked: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            uncoded: OnceLock::new(),
         };
         segment.read_lists()?;
         Ok(segment)
@@ -311,6 +323,24 @@ impl Segment {
     pub fn vector<T: Real>(&self, position: usize) -> Result<&[T], Damage> {
         let stride = self.header.stride();
         self.numbers(Section::Vectors, position * stride..(position + 1) * stride)
+    }
+
+    /// The rows without codes; gone through once.
+    pub(super) fn uncoded(&self) -> Result<&Uncoded, Damage> {
+        if let Some(known) = self.uncoded.get() {
+            return Ok(known);
+        }
+        let rows = self.header.coded..self.header.rows;
+        let of_zeros = |position: usize| match self.header.element_bytes {
+            4 => Ok(self.vector::<f32>(position)?.iter().all(|x| *x == 0.0)),
+            _ => Ok(self.vector::<f64>(position)?.iter().all(|x| *x == 0.0)),
+        };
+        let mut uncoded = Uncoded { zeros: Vec::new(), others: Vec::new() };
+        for position in rows {
+            let part = if of_zeros(position)? { &mut uncoded.zeros } else { &mut uncoded.others };
+            part.push(position as u32);
+        }
+        Ok(self.uncoded.get_or_init(|| uncoded))
     }
 
     /// The same, of any content, for a hint to the CPU.

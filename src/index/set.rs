@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::probes::Probes;
-use super::search::{Effort, Reach, Search};
+use super::search::{Effort, Reach};
+use super::steps::append;
 use super::{Damage, Segment};
 use crate::parallel;
-use crate::vector::{Block, BlockView, Hit, Metric, Query, Real, Scope, scan, scan_many};
+use crate::vector::{Block, BlockView, Hit, Metric, Query, Real, Scope, scan_many};
 
 /// A segment, and which of its rows are still there.
 #[derive(Debug, Clone)]
@@ -121,6 +122,15 @@ impl<T: Real> VectorSet<T> {
         Ok(None)
     }
 
+    /// Whether there is an index for the queries' metric that can serve all of them.
+    pub fn goes_by_index(&self, queries: &[Query<T>]) -> bool {
+        let metric = queries.first().map_or(Metric::L2, Query::metric);
+        let serves = |part: &Part| !part.exact && part.segment.header().metric == metric;
+        !self.parts.is_empty()
+            && self.parts.iter().all(serves)
+            && queries.iter().all(Query::is_regular)
+    }
+
     /// The nearest rows to each query, best first.
     ///
     /// By index where there is one for the metric, otherwise by an exact scan ([`scan_many`]).
@@ -130,10 +140,7 @@ impl<T: Real> VectorSet<T> {
         queries: &[Query<T>],
         how: &How<'_>,
     ) -> Result<(Vec<Vec<Hit>>, Strategy), Damage> {
-        let metric = queries.first().map_or(Metric::L2, Query::metric);
-        let serves = |part: &Part| !part.exact && part.segment.header().metric == metric;
-        let is_exact = how.exact || self.parts.is_empty() || !self.parts.iter().all(serves);
-        if is_exact || !queries.iter().all(Query::is_regular) {
+        if how.exact || !self.goes_by_index(queries) {
             let mut views = self.resident();
             for part in &self.parts {
                 views.extend(part.segment.views::<T>(&part.dead)?);
@@ -141,12 +148,49 @@ impl<T: Real> VectorSet<T> {
             let hits = scan_many(&views, queries, &how.scope, how.threads);
             return Ok((hits, Strategy::Exact));
         }
+        Self::each_by_index(queries, how, |query, threads| {
+            self.by_index_in_steps(query, how, threads, &[query.top_k()])
+        })
+    }
+
+    /// The first `depth` rows of one order for each query, the same whatever the depth: that which
+    /// searches by index for `steps` rows make (ascending), and beyond the last of them that of an
+    /// exact scan.
+    pub fn search_in_steps(
+        &self,
+        queries: &[Query<T>],
+        how: &How<'_>,
+        steps: &[usize],
+        depth: usize,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy), Damage> {
+        let deep: Vec<Query<T>> = queries.iter().map(|query| query.of_top_k(depth)).collect();
+        if how.exact || !self.goes_by_index(queries) {
+            return self.search(&deep, how);
+        }
+        let wanted = steps.iter().position(|step| depth <= *step).map_or(steps, |at| &steps[..=at]);
+        let (mut orders, strategy) = Self::each_by_index(queries, how, |query, threads| {
+            self.by_index_in_steps(query, how, threads, wanted)
+        })?;
+        if steps.last().is_none_or(|last| depth > *last) {
+            let (answers, _) = self.search(&deep, &How { exact: true, ..*how })?;
+            for (order, hits) in orders.iter_mut().zip(answers) {
+                append(order, &hits);
+            }
+        }
+        Ok((orders, strategy))
+    }
+
+    fn each_by_index(
+        queries: &[Query<T>],
+        how: &How<'_>,
+        search: impl Fn(&Query<T>, usize) -> Result<(Vec<Hit>, Effort), Damage> + Sync,
+    ) -> Result<(Vec<Vec<Hit>>, Strategy), Damage> {
         let share = queries.len().div_ceil(how.threads.max(1)).max(1);
         let parts = parallel::map(queries.chunks(share).collect(), |queries: &[Query<T>]| {
             let threads = if queries.len() == 1 { how.threads } else { 1 };
             let goes_on = |_: &&Query<T>| !parallel::is_cancelled();
             let answers = queries.iter().take_while(goes_on);
-            let answers = answers.map(|query| self.by_index(query, how, threads));
+            let answers = answers.map(|query| search(query, threads));
             answers.collect::<Result<Vec<_>, Damage>>()
         });
         let mut effort = Effort::default();
@@ -158,20 +202,5 @@ impl<T: Real> VectorSet<T> {
             }
         }
         Ok((hits, Strategy::Index(effort)))
-    }
-
-    fn by_index(
-        &self,
-        query: &Query<T>,
-        how: &How<'_>,
-        threads: usize,
-    ) -> Result<(Vec<Hit>, Effort), Damage> {
-        let known = scan(&self.resident(), query, &how.scope, threads);
-        let rotation = self.parts[0].segment.rotation();
-        let mut search = Search::new(query, rotation, &how.scope, how.reach, known);
-        for (number, part) in self.parts.iter().enumerate() {
-            search.visit(number, part)?;
-        }
-        search.finish(&self.parts)
     }
 }

@@ -124,6 +124,43 @@ fn one_list_is_as_good_as_exact_and_lists_as_good_as_wanted() {
 }
 
 #[test]
+fn steps_make_the_order_that_their_searches_make() {
+    let folder = tempfile::tempdir().unwrap();
+    for (dim, seed) in [(3, 1), (20, 2), (100, 3)] {
+        let mut vectors = clustered(4060, dim, seed);
+        let asked = vectors.split_off(4000);
+        let rows = plain(vectors);
+        let some: Vec<i64> = rows.iter().map(|(meta, _)| meta.row_id).step_by(3).collect();
+        let passing = RowSet::of(&some);
+        for (metric, lists) in METRICS.into_iter().flat_map(|m| [(m, None), (m, Some(60))]) {
+            let built = built::<f32>(folder.path(), &rows, metric, lists);
+            let set = VectorSet::<f32>::new(Vec::new(), vec![built.part]);
+            for scope in [Scope::default(), Scope { rows: Some(&passing), ..Scope::default() }] {
+                for vector in &asked {
+                    let found = |top_k: usize| {
+                        let query = [query(vector, metric, top_k)];
+                        set.search(&query, &how(scope)).unwrap().0.remove(0)
+                    };
+                    let mut expected = Vec::new();
+                    for top_k in [10, 100, 1000] {
+                        super::steps::append(&mut expected, &found(top_k));
+                    }
+                    for depth in [1, 10, 70, 1000] {
+                        let query = [query(vector, metric, 1)];
+                        let steps = [10, 100, 1000];
+                        let (orders, _) =
+                            set.search_in_steps(&query, &how(scope), &steps, depth).unwrap();
+                        assert!(orders[0].len() >= depth.min(expected.len()));
+                        let depth = orders[0].len().min(depth);
+                        assert_eq!(orders[0][..depth], expected[..depth], "{metric:?} {lists:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn double_precision_is_searched_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let mut vectors = clustered(1050, 20, 3);

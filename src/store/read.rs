@@ -88,6 +88,33 @@ impl Snapshot<'_> {
     }
 }
 
+impl Snapshot<'_> {
+    /// The ids of all rows.
+    pub fn row_ids(&self, schema: &TableSchema) -> Result<Vec<i64>> {
+        let sql = format!("SELECT row_id FROM {}", quote(&schema.sql_name));
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let row_ids = statement.query_map([], |row| row.get(0))?;
+        Ok(row_ids.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Forgets what is known of rows that are not in the table.
+    pub fn strike_missing<T>(
+        &self,
+        schema: &TableSchema,
+        row_ids: &[i64],
+        known: &mut [Option<T>],
+    ) -> Result<()> {
+        let sql = format!("SELECT 1 FROM {} WHERE row_id = ?1", quote(&schema.sql_name));
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        for (row_id, known) in row_ids.iter().zip(known) {
+            if known.is_some() && !statement.exists([row_id])? {
+                *known = None;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What [`Snapshot::rows`] gives for a view that has no table.
 pub(crate) fn no_rows(count: usize, features: usize) -> Rows {
     let mut out = Builders::new(features);
