@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 
 # How long each of the long loops of `make soak` runs.
 SOAK_MINUTES ?= 10
+# How long each target of `make fuzz` runs.
+FUZZ_SECONDS ?= 60
 
-.PHONY: help setup build dev one demo soak test test-rust test-python lint format bench bench-stores \
+.PHONY: help setup build dev one demo soak fuzz miri test test-rust test-python lint format bench bench-stores \
 	bench-peers clean
 
 help:
@@ -17,6 +19,8 @@ help:
 	@echo "demo    the main job: apply, materialize, read, search, SQL"
 	@echo "test    every test, Rust and Python"
 	@echo "soak    long loops that look for lost rows: SOAK_MINUTES=$(SOAK_MINUTES) each"
+	@echo "fuzz    each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS); needs nightly Rust and cargo-fuzz"
+	@echo "miri    what of the kernels' unsafe code Miri can run; needs nightly Rust with miri"
 	@echo "lint    formatting, clippy, ruff, mypy, stubs"
 	@echo "format  format the code"
 	@echo "bench   benchmarks"
@@ -58,6 +62,14 @@ test-python: build
 soak: build
 	for loop in tests/soak/*.py; do \
 		echo "== $$loop"; $(BIN)/python $$loop $(SOAK_MINUTES) || exit 1; done
+
+fuzz:
+	for target in $$(ls fuzz/corpus); do \
+		mkdir -p fuzz/grown/$$target; \
+		cargo +nightly fuzz run $$target fuzz/grown/$$target fuzz/corpus/$$target -- -max_len=4096 -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --no-default-features --lib vector::
 
 lint: build
 	cargo fmt --check

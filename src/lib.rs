@@ -19,6 +19,14 @@
 pub mod engine;
 pub mod error;
 mod fs;
+#[cfg(any(test, fuzzing))]
+#[allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    reason = "a panic is how a target fails"
+)]
+pub mod fuzzing;
 pub mod index;
 pub mod parallel;
 pub mod proto;

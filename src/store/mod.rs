@@ -19,6 +19,8 @@ mod connections;
 mod ddl;
 mod delete;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lock;
 mod open;
 mod read;

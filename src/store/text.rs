@@ -16,7 +16,8 @@ use crate::text::indexable;
 
 /// Letters, digits, marks, symbols and the invisible parts of emoji: everything that
 /// [`crate::text`] leaves between its spaces.
-const TOKENIZER: &str = "unicode61 remove_diacritics 0 categories 'L* N* M* S* C*' tokenchars '+#'";
+pub(super) const TOKENIZER: &str =
+    "unicode61 remove_diacritics 0 categories 'L* N* M* S* C*' tokenchars '+#'";
 
 /// Rows between two calls of a progress function.
 const PROGRESS_STEP: u64 = 1024;

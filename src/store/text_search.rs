@@ -50,7 +50,7 @@ pub fn text_expression(phrases: &[Phrase], mode: TextMatch) -> Option<String> {
 }
 
 /// FTS5's string syntax, in which everything but the quotes around it is plain text.
-fn expression_of(phrase: &Phrase) -> String {
+pub(super) fn expression_of(phrase: &Phrase) -> String {
     let text = phrase.words.join(" ").replace('"', "\"\"");
     format!("\"{text}\"{}", if phrase.is_prefix { " *" } else { "" })
 }
