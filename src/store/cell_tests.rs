@@ -1,3 +1,4 @@
+use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use rusqlite::Connection;
@@ -63,6 +64,23 @@ proptest! {
     }
 }
 
+/// Times that Python has, and what Feast writes for none.
+fn seconds() -> impl Strategy<Value = i64> {
+    prop_oneof![check::FIRST_SECOND..=check::LAST_SECOND, Just(check::NULL_TIMESTAMP)]
+}
+
+fn uuid() -> impl Strategy<Value = String> {
+    "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+}
+
+fn decimal() -> impl Strategy<Value = String> {
+    "-?[0-9]{1,30}(\\.[0-9]{1,20})?(E-?[0-9]{1,3})?"
+}
+
+fn several(texts: impl Strategy<Value = String>) -> impl Strategy<Value = StringSeq> {
+    vec(texts, 0..9).prop_map(|val| StringSeq { val })
+}
+
 fn any_val() -> impl Strategy<Value = Val> {
     let scalars = prop_oneof![
         any::<Vec<u8>>().prop_map(Val::Bytes),
@@ -72,22 +90,22 @@ fn any_val() -> impl Strategy<Value = Val> {
         any::<u64>().prop_map(|bits| Val::Double(f64::from_bits(bits))),
         any::<u32>().prop_map(|bits| Val::Float(f32::from_bits(bits))),
         any::<bool>().prop_map(Val::Bool),
-        any::<i64>().prop_map(Val::UnixTimestamp),
+        seconds().prop_map(Val::UnixTimestamp),
         any::<String>().prop_map(Val::Json),
-        any::<String>().prop_map(Val::Uuid),
-        any::<String>().prop_map(Val::TimeUuid),
-        any::<String>().prop_map(Val::Decimal),
+        uuid().prop_map(Val::Uuid),
+        uuid().prop_map(Val::TimeUuid),
+        decimal().prop_map(Val::Decimal),
         Just(Val::Null(0)),
     ];
     let lists = prop_oneof![
         strings().prop_map(Val::StringList),
         strings().prop_map(Val::JsonList),
-        strings().prop_map(Val::UuidList),
-        strings().prop_map(Val::TimeUuidList),
-        strings().prop_map(Val::DecimalList),
+        several(uuid()).prop_map(Val::UuidList),
+        several(uuid()).prop_map(Val::TimeUuidList),
+        several(decimal()).prop_map(Val::DecimalList),
         any::<Vec<i32>>().prop_map(|val| Val::Int32List(Int32Seq { val })),
         any::<Vec<i64>>().prop_map(|val| Val::Int64List(Int64Seq { val })),
-        any::<Vec<i64>>().prop_map(|val| Val::UnixTimestampList(Int64Seq { val })),
+        vec(seconds(), 0..9).prop_map(|val| Val::UnixTimestampList(Int64Seq { val })),
         any::<Vec<bool>>().prop_map(|val| Val::BoolList(BoolSeq { val })),
         any::<Vec<u32>>().prop_map(|bits| Val::FloatList(FloatSeq {
             val: bits.into_iter().map(f32::from_bits).collect()
@@ -98,12 +116,12 @@ fn any_val() -> impl Strategy<Value = Val> {
     ];
     let sets = prop_oneof![
         strings().prop_map(Val::StringSet),
-        strings().prop_map(Val::UuidSet),
-        strings().prop_map(Val::TimeUuidSet),
-        strings().prop_map(Val::DecimalSet),
+        several(uuid()).prop_map(Val::UuidSet),
+        several(uuid()).prop_map(Val::TimeUuidSet),
+        several(decimal()).prop_map(Val::DecimalSet),
         any::<Vec<i32>>().prop_map(|val| Val::Int32Set(Int32Seq { val })),
         any::<Vec<i64>>().prop_map(|val| Val::Int64Set(Int64Seq { val })),
-        any::<Vec<i64>>().prop_map(|val| Val::UnixTimestampSet(Int64Seq { val })),
+        vec(seconds(), 0..9).prop_map(|val| Val::UnixTimestampSet(Int64Seq { val })),
         any::<Vec<bool>>().prop_map(|val| Val::BoolSet(BoolSeq { val })),
         any::<Vec<u32>>().prop_map(|bits| Val::FloatSet(FloatSeq {
             val: bits.into_iter().map(f32::from_bits).collect()
