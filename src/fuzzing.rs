@@ -8,8 +8,11 @@ use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId};
 use crate::store::fuzzing as store;
 use crate::text::{TextMatch, indexable, phrases};
 
+/// What a fuzzer runs.
+pub type Target = fn(&[u8]);
+
 /// The targets by name; `fuzz/fuzz_targets` has a file and `fuzz/corpus` a folder for each.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("wire_messages", wire_messages),
     ("cells", store::cells),
     ("cell_states", store::cell_states),
@@ -45,6 +48,7 @@ pub fn filters(data: &[u8]) {
         conditions.push(match byte % 8 {
             0 => Condition::And(bytes.small()),
             1 => Condition::Or(bytes.small()),
+            2 => Condition::Not,
             _ => compare(&mut bytes),
         });
     }
@@ -113,7 +117,9 @@ pub fn texts(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for mode in ["any", "all", "phrase", "prefix"] {
         let mode = TextMatch::parse(mode).expect("a mode's name");
-        store::found_by(&indexable(&text), &phrases(&text, mode));
+        if let Ok(phrases) = phrases(&text, mode) {
+            store::found_by(&indexable(&text), &phrases);
+        }
     }
 }
 
