@@ -11,7 +11,9 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimestampMicrosecondType};
 use feast_vector::ErrorKind;
-use feast_vector::engine::{Engine, EngineOptions, Form, SearchRequest, VectorQuery, WriteRequest};
+use feast_vector::engine::{
+    Engine, EngineOptions, ForkedEngine, Form, SearchRequest, VectorQuery, WriteRequest,
+};
 use feast_vector::proto::{DecodedKey, FloatSeq, Val, Value};
 use feast_vector::query::Fusion;
 use feast_vector::schema::{FeatureSpec, JoinKeySpec, ViewId, ViewSpec};
@@ -209,11 +211,12 @@ fn reads_answer_in_the_order_of_the_keys() {
 #[test]
 fn closing_and_forking_hooks_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine_at(&folder.path().join("online.db"), 0);
+    let store = StoreOptions::new(folder.path().join("online.db"));
+    let engine = ForkedEngine::new(store, EngineOptions::default());
     write(&engine, &[1, 2, 3], 0);
     engine.close().unwrap();
     engine.before_fork();
-    engine.after_fork();
+    engine.after_fork_in_parent();
     assert_eq!(search(&engine, &[1.0; DIM], Metric::L2, 9).len(), 3);
 }
 

@@ -256,11 +256,17 @@ class Engine:
     def close(self) -> None:
         """Close every connection and let go of all vectors; the next call opens anew."""
 
-    def before_fork(self) -> None:
-        """Wait for running operations, hold off new ones, and close every connection."""
+    def holds_locks(self) -> bool:
+        """Whether nothing else in the process can drop the locks on the database."""
 
-    def after_fork(self) -> None:
-        """Let operations start again, in the parent and in the child."""
+    def before_fork(self) -> None:
+        """Hold off new operations, and wait some milliseconds for those under way."""
+
+    def after_fork_in_parent(self) -> None:
+        """Let operations start again in the process that forked."""
+
+    def after_fork_in_child(self) -> None:
+        """Let operations start in the child, with what is in memory if nothing was under way."""
 
 def error_kinds() -> dict[str, str]:
     """Every error kind with the name of its exception class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, cast
@@ -23,10 +24,10 @@ _building: set[Engine] = set()
 
 
 def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
-    """An engine over the file, which closes its connections before the process forks.
+    """An engine over the file, of which a forked child inherits what is in memory.
 
-    SQLite's connections must not be carried through a fork. ``feast serve``, Gunicorn, Ray and
-    ``multiprocessing`` all fork by way of Python, which calls the hooks below.
+    ``feast serve``, Gunicorn, Ray and ``multiprocessing`` all fork by way of Python, which calls
+    the hooks below. After a fork that does not, the child's engine starts with nothing in memory.
     """
     engine = Engine(
         path,
@@ -38,7 +39,8 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         file_mode=cast("int | None", config.file_mode),
     )
     _live.add(engine)
-    watch(path)
+    if not engine.holds_locks():
+        watch(path)
     return engine
 
 
@@ -81,17 +83,32 @@ def _finish_builds() -> None:
 atexit.register(_finish_builds)
 
 
+# One fork at a time: the hooks of two would open to the one what the other has shut.
+_forking = threading.RLock()
+
+
 def _before_fork() -> None:
+    _forking.acquire()
     for engine in list(_live):
         engine.before_fork()
 
 
-def _after_fork() -> None:
+def _after_fork_in_parent() -> None:
     for engine in list(_live):
-        engine.after_fork()
+        engine.after_fork_in_parent()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forking  # noqa: PLW0603
+    _forking = threading.RLock()
+    for engine in list(_live):
+        engine.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
     )

@@ -1,10 +1,11 @@
-"""A warning when Python's own SQLite opens the store's file in the store's process.
+"""A warning when something in the store's process opens its files, where that is dangerous.
 
-POSIX locks belong to the process: when one SQLite library closes the file, the locks that the other
-holds on it are gone, and another process may then overwrite what is being read
-(https://sqlite.org/howtocorrupt.html, section 2.2). Python's ``sqlite3`` announces every
-connection to audit hooks. This one costs 0.2 microseconds for each audited event (measured), such
-as opening a file or a socket; none is raised while features are read or written.
+POSIX locks belong to the process: when anything in it closes the file, the locks that SQLite holds
+on it are gone, and another process may then overwrite what is being read
+(https://sqlite.org/howtocorrupt.html, section 2.2). On Linux the store's locks are of another kind,
+which nothing else can drop, and nothing is watched. Elsewhere, and on file systems that have no
+others, Python announces what it opens to audit hooks. Ours costs 0.2 microseconds for each audited
+event (measured); none is raised while features are read or written.
 """
 
 from __future__ import annotations
@@ -12,45 +13,42 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 _watched: set[str] = set()
 
 
 def watch(path: str) -> None:
-    """Warn from now on when ``sqlite3`` opens this file in this process."""
+    """Warn from now on when this database, its log or its index is opened in this process."""
     if not _watched:
-        sys.addaudithook(_hook)
-    _watched.add(os.path.realpath(path))
+        sys.addaudithook(_make_hook())
+    real = os.path.realpath(path)
+    _watched.update((real, f"{real}-wal", f"{real}-shm"))
 
 
-def _connecting(database: object, *_: object) -> None:
-    if sys is None or sys.is_finalizing():
-        return
-    try:
-        path = os.path.realpath(os.fsdecode(database))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return
-    if path in _watched:
-        warnings.warn(
-            f"sqlite3 opens '{path}', which feast-vector uses in this process; when it closes the "
-            "file, feast-vector's locks on it are lost and data may be damaged. Use "
-            "`feast_vector.sql(store, ...)`, or open it from another process",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+def _make_hook() -> Callable[[str, tuple[object, ...]], None]:
+    # It keeps all that it needs: a module's own names are gone when the interpreter ends.
+    watched, events = _watched, {"sqlite3.connect": "sqlite3 opens", "open": "something opens"}
+    fsdecode, realpath, basename = os.fsdecode, os.path.realpath, os.path.basename
+    warn, category = warnings.warn, RuntimeWarning
+    str_like = (str, bytes, os.PathLike)
 
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        opens = events.get(event)
+        if opens is None or not arguments or not isinstance(arguments[0], str_like):
+            return
+        name = fsdecode(arguments[0])
+        # Cheaper than to resolve every path that is opened.
+        if not any(path.endswith(basename(name)) for path in watched):
+            return
+        path = realpath(name)
+        if path in watched:
+            warn(
+                f"{opens} '{path}', which feast-vector uses in this process; when it closes the "
+                "file, feast-vector's locks on it are lost and data may be damaged. Use "
+                "`feast_vector.sql(store, ...)`, or open or copy it from another process",
+                category,
+                stacklevel=3,
+            )
 
-_EVENTS: dict[str, Callable[..., None]] = {"sqlite3.connect": _connecting}
-
-
-# The hook outlives this module, whose names are gone when the interpreter ends.
-def _hook(
-    event: str,
-    arguments: tuple[object, ...],
-    events: Mapping[str, Callable[..., None]] = MappingProxyType(_EVENTS),
-) -> None:
-    handler = events.get(event)
-    if handler is not None:
-        handler(*arguments)
+    return hook

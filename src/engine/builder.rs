@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::indexing::{Extent, Job, Outcome, run};
 use crate::error::ErrorKind;
 use crate::parallel::{self, Cancel};
-use crate::store::Store;
+use crate::store::{PerProcess, Store};
 
 /// A build starts when nothing was written for this long …
 const QUIET: Duration = Duration::from_millis(500);
@@ -31,7 +31,8 @@ const MOST_NOTICES: usize = 100;
 /// The thread gives way to everything else and leaves a core free.
 #[derive(Debug)]
 pub(super) struct Builder {
-    shared: Arc<Shared>,
+    /// A forked child has no thread, and nothing to build.
+    shared: PerProcess<Arc<Shared>>,
 }
 
 #[derive(Debug)]
@@ -76,25 +77,27 @@ impl State {
 
 impl Builder {
     pub(super) fn new(store: Store) -> Self {
-        let state = State {
-            waiting: Vec::new(),
-            paused: Vec::new(),
-            thread: None,
-            running: false,
-            stops: 0,
-            last_write: None,
-            notices: Vec::new(),
-            told: HashSet::new(),
-            process: process::id(),
+        let make = move || {
+            let state = State {
+                waiting: Vec::new(),
+                paused: Vec::new(),
+                thread: None,
+                running: false,
+                stops: 0,
+                last_write: None,
+                notices: Vec::new(),
+                told: HashSet::new(),
+                process: process::id(),
+            };
+            Arc::new(Shared {
+                store: store.sibling(),
+                cancelled: Arc::default(),
+                hurried: AtomicBool::new(false),
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+            })
         };
-        let shared = Shared {
-            store,
-            cancelled: Arc::default(),
-            hurried: AtomicBool::new(false),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        };
-        Self { shared: Arc::new(shared) }
+        Self { shared: PerProcess::new(make) }
     }
 
     /// Takes note of a write: a build had better wait for the next ones.
@@ -123,7 +126,7 @@ impl Builder {
         if state.running || state.stops > 0 || state.waiting.is_empty() {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&*self.shared);
         let spawned = std::thread::Builder::new()
             .name("feast-vector-index".to_owned())
             .spawn(move || shared.work());
@@ -131,6 +134,22 @@ impl Builder {
             state.thread = Some(thread);
             state.running = true;
         }
+    }
+
+    /// Stops what is being built until [`Builder::resume`], and waits for that for so long at most;
+    /// whether it has stopped.
+    pub(super) fn interrupt(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.state.lock();
+        state.stops += 1;
+        self.shared.cancelled.store(true, SeqCst);
+        self.shared.changed.notify_all();
+        while state.running {
+            if self.shared.changed.wait_until(&mut state, deadline).timed_out() {
+                return !state.running;
+            }
+        }
+        true
     }
 
     /// Stops what is being built and waits until it has stopped, some milliseconds. Nothing is

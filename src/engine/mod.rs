@@ -6,6 +6,7 @@ mod conversions;
 mod exact;
 mod features;
 mod filters;
+mod forks;
 mod gate;
 mod indexes;
 mod indexing;
@@ -35,6 +36,7 @@ pub use answer::Form;
 use builder::Builder;
 pub use features::{FeatureRead, FeatureReads, FeaturesAnswer};
 use filters::RowCaches;
+pub use forks::ForkedEngine;
 use gate::Gate;
 pub use indexing::IndexSettings;
 pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};
@@ -46,7 +48,7 @@ pub use write::WriteRequest;
 /// An online store over one database file.
 ///
 /// Creating one opens nothing; connections, vectors and threads come with the first use. It may be
-/// shared by threads. Around a `fork` see [`Engine::before_fork`].
+/// shared by threads. A forked child cannot use it: see [`ForkedEngine`].
 #[derive(Debug)]
 pub struct Engine {
     store: Store,
@@ -133,23 +135,6 @@ impl Engine {
         self.rows.clear();
         self.texts.clear();
         Ok(())
-    }
-
-    /// To be called before the process forks: waits for running operations, for up to ten seconds,
-    /// lets no new ones start, and closes every connection, because SQLite's must not be carried
-    /// through a fork (<https://sqlite.org/howtocorrupt.html>, section 2.6). Cached vectors stay,
-    /// shared with the child.
-    pub fn before_fork(&self) {
-        self.builder.stop();
-        if self.gate.shut() {
-            self.store.disconnect();
-        }
-    }
-
-    /// To be called after the fork, in the parent and in the child.
-    pub fn after_fork(&self) {
-        self.builder.resume();
-        self.gate.open();
     }
 }
 

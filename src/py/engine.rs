@@ -15,7 +15,9 @@ use super::call::{run, warn};
 use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::view::View;
-use crate::engine::{EngineOptions, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest};
+use crate::engine::{
+    EngineOptions, ForkedEngine, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest,
+};
 use crate::parallel;
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
@@ -27,7 +29,7 @@ use crate::vector::Metric;
 #[pyclass(frozen, weakref, module = "feast_vector._core")]
 #[derive(Debug)]
 pub(super) struct Engine {
-    engine: crate::engine::Engine,
+    engine: ForkedEngine,
 }
 
 #[pymethods]
@@ -61,7 +63,7 @@ impl Engine {
             let store =
                 StoreOptions { durability, busy_timeout, file_mode, ..StoreOptions::new(path) };
             let options = EngineOptions { search_threads, builds_indexes };
-            Ok(Self { engine: crate::engine::Engine::new(store, options) })
+            Ok(Self { engine: ForkedEngine::new(store, options) })
         })
     }
 
@@ -303,6 +305,10 @@ impl Engine {
         run("close", |call| call.detached(py, || self.engine.close()))
     }
 
+    fn holds_locks(&self) -> bool {
+        self.engine.holds_locks()
+    }
+
     fn before_fork(&self, py: Python<'_>) -> PyResult<()> {
         run("before_fork", |_| {
             py.detach(|| self.engine.before_fork());
@@ -310,9 +316,16 @@ impl Engine {
         })
     }
 
-    fn after_fork(&self) -> PyResult<()> {
-        run("after_fork", |_| {
-            self.engine.after_fork();
+    fn after_fork_in_parent(&self) -> PyResult<()> {
+        run("after_fork_in_parent", |_| {
+            self.engine.after_fork_in_parent();
+            Ok(())
+        })
+    }
+
+    fn after_fork_in_child(&self) -> PyResult<()> {
+        run("after_fork_in_child", |_| {
+            self.engine.after_fork_in_child();
             Ok(())
         })
     }

@@ -9,17 +9,25 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::StoreOptions;
+use super::process::PerProcess;
 use crate::error::Result;
 
 /// Pages in the log that are worth a checkpoint: SQLite's own default.
 const WORTHWHILE: i32 = 1000;
 
 /// At most one checkpoint at a time, in a thread of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checkpointer {
     /// Pages in the log after the last commit.
     pages: Arc<AtomicI32>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// A forked child has no such thread.
+    thread: PerProcess<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Default for Checkpointer {
+    fn default() -> Self {
+        Self { pages: Arc::default(), thread: PerProcess::new(Mutex::default) }
+    }
 }
 
 impl Checkpointer {

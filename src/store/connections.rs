@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::checkpoint::Checkpointer;
 use super::lock::{self, BuilderLock, LockFile};
+use super::locks;
 use super::open::{self, StoreOptions};
+use super::process::{Birth, OpenFile, Own};
 use super::sql::SqlValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
@@ -36,14 +39,50 @@ pub struct Store {
 /// A connection, and which file it is connected to.
 #[derive(Debug)]
 struct FileConnection {
-    connection: Connection,
+    connection: Own<Connection>,
     file: Option<FileIdentity>,
+    /// Dropped after the connection.
+    _open: OpenFile,
 }
 
 #[derive(Debug)]
 struct Writer {
     connection: FileConnection,
     lock: LockFile,
+    log: Log,
+}
+
+/// The write-ahead log that a connection writes to.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: Option<FileIdentity>,
+}
+
+impl Log {
+    fn of(database: &Path) -> Self {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-wal");
+        let path = PathBuf::from(path);
+        Self { file: FileIdentity::of(&path), path }
+    }
+
+    /// An error if it is there no more: what is in a deleted log is lost.
+    fn check(&self) -> Result<()> {
+        if self.file.is_none() || FileIdentity::of(&self.path) == self.file {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "another program has deleted or replaced the write-ahead log '{}' while it was in \
+                 use. This batch, and others of the last minutes, may be lost: write them again. \
+                 Where the file system or the system has POSIX locks only, that happens after \
+                 anything in this process opens and closes the database",
+                self.path.display()
+            ),
+        ))
+    }
 }
 
 /// A read transaction: everything read through it is of one moment.
@@ -88,6 +127,13 @@ impl Store {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.options.path
+    }
+
+    /// Whether nothing else in the process can drop the locks on the database.
+    pub fn holds_locks(&self) -> bool {
+        let mut folders = self.options.path.ancestors().skip(1);
+        let folder = folders.find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+        locks::hold_in(folder)
     }
 
     /// The folder of index files: `<database>.index`.
@@ -206,7 +252,8 @@ impl Store {
             none => {
                 let mut connection = FileConnection::open(&self.options)?;
                 self.checkpointer.watch(&mut connection.connection)?;
-                none.insert(Writer { connection, lock: LockFile::open(&self.options.path)? })
+                let lock = LockFile::open(&self.options.path)?;
+                none.insert(Writer { connection, lock, log: Log::of(&self.options.path) })
             }
         };
         let _held = writer.lock.acquire(deadline)?;
@@ -215,8 +262,28 @@ impl Store {
         let patience = deadline.saturating_duration_since(Instant::now());
         connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
         let answer = work(connection);
+        if !writer.connection.connection.birth().is_here() {
+            // The caller's code forked, and this is the child.
+            return answer;
+        }
+        if let Err(lost) = writer.log.check() {
+            self.leave_lost_log(&mut writer.connection);
+            return answer.and(Err(lost));
+        }
         self.checkpointer.start_if_due(&self.options);
         answer
+    }
+
+    /// Connects to the log that the file has now. What is in the lost one cannot be brought back:
+    /// others may have written what it does not know.
+    fn leave_lost_log(&self, writer: &mut FileConnection) {
+        let mut readers = self.readers.lock();
+        for lost in readers.iter_mut().chain([&mut *writer]) {
+            let _ = lost.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            // As after a replacement of the file itself: the next use opens anew.
+            lost.file = None;
+        }
+        readers.clear();
     }
 
     /// Closes every connection; the next call opens them anew.
@@ -252,12 +319,15 @@ fn run_in_transaction<T>(
     begin: &str,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
+    let birth = Birth::now();
     connection.prepare_cached(begin)?.execute([])?;
     let answer = work().and_then(|answer| {
+        // The caller's code may have forked, and a transaction is the parent's.
+        birth.check()?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(answer)
     });
-    if answer.is_err() && !connection.is_autocommit() {
+    if answer.is_err() && birth.is_here() && !connection.is_autocommit() {
         // The first error is the one to report; a failing rollback ends with the connection.
         let _ = connection.execute_batch("ROLLBACK");
     }
@@ -266,8 +336,9 @@ fn run_in_transaction<T>(
 
 impl FileConnection {
     fn open(options: &StoreOptions) -> Result<Self> {
-        let connection = open::connect(options)?;
-        Ok(Self { connection, file: FileIdentity::of(&options.path) })
+        let open = OpenFile::new(&options.path)?;
+        let connection = Own::new(open::connect(options)?);
+        Ok(Self { connection, file: FileIdentity::of(&options.path), _open: open })
     }
 
     /// Whether the path still leads to the file that this is connected to: somebody may have

@@ -1,13 +1,16 @@
 //! One writer at a time across processes: an advisory lock on `<database>.lock`.
 //!
-//! SQLite's own POSIX locks are lost when anything else in the process closes a descriptor of the
-//! database file (<https://sqlite.org/howtocorrupt.html>, section 2.2). This lock is `flock`'s:
-//! it belongs to the open file, and nothing else opens that file.
+//! SQLite has a lock of its own for that, but its waiters try again and again until one is lucky, and
+//! where it is a POSIX lock it is lost when anything else in the process closes a descriptor of the
+//! database file (<https://sqlite.org/howtocorrupt.html>, section 2.2). This lock is `flock`'s: it
+//! belongs to the open file, and nothing else opens that file.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::locks;
+use super::process::{Own, forked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
 use crate::parallel;
@@ -19,8 +22,27 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// The lock file, open but not held.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    file: File,
+    file: Own<OpenLockFile>,
     path: PathBuf,
+}
+
+/// A child that is forked closes its copy at once, or it would hold the lock on after its parent.
+#[derive(Debug)]
+struct OpenLockFile(File);
+
+impl OpenLockFile {
+    fn new(file: File) -> Self {
+        #[cfg(unix)]
+        locks::close_in_child(std::os::fd::AsRawFd::as_raw_fd(&file));
+        Self(file)
+    }
+}
+
+impl Drop for OpenLockFile {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        locks::closed_here(std::os::fd::AsRawFd::as_raw_fd(&self.0));
+    }
 }
 
 /// The lock, held until this is dropped.
@@ -48,14 +70,25 @@ impl LockFile {
                 ),
             )
         })?;
-        Ok(Self { file, path })
+        Ok(Self { file: Own::new(OpenLockFile::new(file)), path })
+    }
+
+    fn release(&self) {
+        // In a forked child it is the parent's, and the descriptor perhaps another file's by now.
+        if self.file.birth().is_here() {
+            // Cannot fail on a lock that is held; closing the file would release it all the same.
+            let _ = self.file.0.unlock();
+        }
     }
 
     /// Waits for the lock until the deadline.
     pub(super) fn acquire(&self, deadline: Instant) -> Result<LockGuard<'_>> {
         let mut pause = SHORTEST_PAUSE;
         loop {
-            match self.file.try_lock() {
+            if !self.file.birth().is_here() {
+                return Err(forked());
+            }
+            match self.file.0.try_lock() {
                 Ok(()) => return Ok(LockGuard(self)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     parallel::check()?;
@@ -95,15 +128,13 @@ impl BuilderLock {
 
 impl Drop for BuilderLock {
     fn drop(&mut self) {
-        // As for `LockGuard`.
-        let _ = self.0.file.unlock();
+        self.0.release();
     }
 }
 
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
-        // Cannot fail on a lock that is held; closing the file would release it all the same.
-        let _ = self.0.file.unlock();
+        self.0.release();
     }
 }
 

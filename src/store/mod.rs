@@ -1,6 +1,8 @@
 //! SQLite: the only truth, and the only module that writes SQL.
 //!
 //! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
+//! * `locks`: SQLite's own locks, made such that nothing in the process drops them; `process`: what
+//!   belongs to which process;
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
 //! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
@@ -8,8 +10,8 @@
 //! * `segments`: the manifest of index files;
 //! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings.
 //!
-//! Vectors are bytes here. Nothing in this process may open the database file other than through
-//! this module: closing any other file descriptor of it drops SQLite's POSIX locks.
+//! Vectors are bytes here. Nothing of ours opens the database file other than through this module:
+//! where `locks` has to leave SQLite's POSIX locks, closing any other descriptor drops them.
 
 mod catalog;
 mod cell;
@@ -22,7 +24,16 @@ mod errors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lock;
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+    )),
+    path = "locks/none.rs"
+)]
+mod locks;
 mod open;
+mod process;
 mod read;
 mod runs;
 mod scalars;
@@ -48,6 +59,7 @@ pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use lock::BuilderLock;
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
+pub(crate) use process::{Birth, Operation, PerProcess, forks_are_safe};
 pub(crate) use read::{MOST_BYTES, has_room, no_rows, too_large};
 pub use read::{RowKey, Rows};
 pub use runs::RowRuns;

@@ -5,12 +5,10 @@ import os
 import pickle
 import random
 import signal
-import sqlite3
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 
 import dill
 import pytest
@@ -219,16 +217,6 @@ def test_a_pickled_store_works_in_another_process(harness):
             pool.map(read_in_worker, [(harness.store, harness.config, view, i) for i in range(4)])
         )
     assert rows == [(at(0), i) for i in range(4)]
-
-
-def test_sqlite3_in_the_stores_process_is_warned_of(harness, tmp_path):
-    harness.read(make_view(), key(id=1))
-    path = Path(harness.config.online_store.path)
-    for name in (str(path), path, os.fsencode(path), str(path.parent / "." / path.name)):
-        with pytest.warns(RuntimeWarning, match="feast-vector uses in this process.*another proc"):
-            sqlite3.connect(name).close()
-    sqlite3.connect(tmp_path / "another.db").close()
-    sqlite3.connect(":memory:").close()
 
 
 def test_the_file_of_feasts_own_sqlite_store_is_shared(tmp_path):

@@ -1,0 +1,42 @@
+//! Locks that nothing else in the process can drop, and descriptors that survive a fork in order.
+//!
+//! SQLite's POSIX locks belong to the process: when anything in it closes any descriptor of the
+//! file, all of them are gone, and another process may check the log into the file and delete it
+//! (<https://sqlite.org/howtocorrupt.html>, section 2.2). Linux has locks of *open file
+//! descriptions* as well (`F_OFD_SETLK`), which belong to one descriptor and conflict with other
+//! processes' POSIX locks as they should. `docs/adr/0006` has the reasons and the measurements.
+//!
+//! * `calls`: the system calls of SQLite's unix VFS that are replaced, by `xSetSystemCall`;
+//! * `descriptors`: what is known of each descriptor that SQLite opened;
+//! * `files`: for each file the descriptor that holds its locks, and descriptors that are kept open
+//!   because closing them would drop the locks of another SQLite in the process;
+//! * `fork`: which process this is, and what a forked child does with what it inherited.
+//!
+//! Only on Linux, and only where C passes the arguments of a variadic function as those of any
+//! other; elsewhere SQLite keeps its own calls.
+
+mod calls;
+mod descriptors;
+mod files;
+mod fork;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::c_int;
+use std::path::Path;
+
+pub(super) use fork::{InOperation, close_in_child, closed_here, generation, in_operation};
+
+fn errno() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Replaces the calls; done once, before the first connection is opened. Whether they are replaced.
+pub(super) fn install() -> bool {
+    calls::install()
+}
+
+/// Whether files in that folder get locks of open file descriptions.
+pub(super) fn hold_in(folder: &Path) -> bool {
+    install() && std::fs::File::open(folder).is_ok_and(|folder| files::supports(&folder))
+}
