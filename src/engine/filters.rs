@@ -41,6 +41,14 @@ impl RowCaches {
         Arc::clone(self.0.lock().entry(view.clone()).or_default())
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn views(&self) -> Vec<ViewId> {
+        self.0.lock().keys().cloned().collect()
+    }
+
     pub(super) fn forget(&self, view: &ViewId) {
         self.0.lock().remove(view);
     }

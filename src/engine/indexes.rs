@@ -194,7 +194,7 @@ impl Engine {
         ));
     }
 
-    /// Deletes the index files of tables that are gone, unless somebody is building.
+    /// Deletes the files of indexes that are gone, unless somebody is building, who does it then.
     pub(super) fn delete_lost_index_files(&self) -> Result<()> {
         match self.store.check_index_folder() {
             Ok(true) => {

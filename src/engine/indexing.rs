@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
+use super::release::lost_lengths;
 use super::vectors::{damaged, element_bytes, open_part, size_of_part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{
@@ -149,7 +150,8 @@ pub(super) fn run(
     if built.is_empty() && start.kept.is_empty() && !start.had_index {
         return Ok(Outcome::Nothing);
     }
-    let report = publish(store, &folder, job, start, built, started)?;
+    let lost = lost_lengths(store, &job.view, &job.feature, start.id)?;
+    let report = publish(store, &folder, job, start, built, &lost, started)?;
     sweep(store)?;
     Ok(report.map_or(Outcome::Nothing, Outcome::Published))
 }
@@ -360,6 +362,7 @@ fn publish(
     job: &Job,
     start: Start,
     built: Vec<Built>,
+    lost: &[IndexId],
     started: Instant,
 ) -> Result<Option<Json>> {
     let mut segments = start.kept;
@@ -390,6 +393,9 @@ fn publish(
             return Ok(None);
         }
         txn.publish_index(start.id, &IndexState { seq: start.as_of.seq, segments })?;
+        for id in lost {
+            txn.forget_index(*id)?;
+        }
         Ok(report)
     })
 }

@@ -13,6 +13,7 @@ mod indexing;
 mod messages;
 mod ranking;
 mod read;
+mod release;
 mod search;
 mod serialize;
 mod text_ranking;
@@ -21,16 +22,20 @@ mod typed;
 mod vectors;
 mod write;
 
+#[cfg(test)]
+mod growth_tests;
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
-use crate::store::{self, Store, StoreOptions};
+use crate::store::{self, Layouts, Store, StoreOptions};
 
 pub use answer::Form;
 use builder::Builder;
@@ -55,6 +60,8 @@ pub struct Engine {
     vectors: VectorCaches,
     rows: RowCaches,
     texts: TextCaches,
+    /// The layouts that the caches were last compared with.
+    layouts: Mutex<Option<Layouts>>,
     gate: Gate,
     builder: Builder,
     options: EngineOptions,
@@ -79,6 +86,7 @@ impl Engine {
             vectors: VectorCaches::default(),
             rows: RowCaches::default(),
             texts: TextCaches::default(),
+            layouts: Mutex::default(),
             gate: Gate::new(),
             options,
         }
@@ -107,7 +115,15 @@ impl Engine {
                 txn.purge_expired(&view.id, now())?;
             }
             Ok(())
-        })
+        })?;
+        self.let_go()
+    }
+
+    /// Lets go of what is cached of tables that were just changed or dropped, and of their files.
+    fn let_go(&self) -> Result<()> {
+        // A file that cannot be deleted now is deleted by the next builder.
+        let _ = self.delete_lost_index_files();
+        self.store.read(|snapshot| self.release_lost(snapshot))
     }
 
     /// Drops every table of the project and shrinks the file. It stays, because other processes
@@ -120,7 +136,7 @@ impl Engine {
             }
             Ok(())
         })?;
-        self.delete_lost_index_files()?;
+        self.let_go()?;
         self.store.compact()
     }
 

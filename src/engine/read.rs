@@ -63,6 +63,7 @@ impl Engine {
         let entry = self.rows.entry(&view.id);
         let cache = entry.upgradable_read();
         let count = |snapshot: &Snapshot<'_>| {
+            self.release_lost(snapshot)?;
             let Some(table) = snapshot.table(&view.id)? else {
                 return Ok(0);
             };

@@ -211,6 +211,10 @@ impl Engine {
                     continue;
                 }
                 (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
+                // Of a length that there are none of, or of a view without a table.
+                (Ok(answer), Some(key)) if answer.rows.num_rows() == 0 => {
+                    self.vectors.forget_if_none(key);
+                }
                 (Err(error), key) if !error.is_callers() => {
                     // What was under way may be half done.
                     if let Some(key) = key {
@@ -248,6 +252,7 @@ impl Engine {
         let vectors = vectors.as_ref().map(|entry| parallel::lock(entry)).transpose()?;
         let rows = rows.as_ref().map(|entry| entry.upgradable_read());
         self.store.read(|snapshot| {
+            self.release_lost(snapshot)?;
             let table = snapshot.table(&request.view.id)?;
             let schema = table.as_ref().map(|table| table.schema.as_ref());
             let features = features_of(request.view, schema, request.features);

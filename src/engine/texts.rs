@@ -38,6 +38,18 @@ impl TextCaches {
         self.0.lock().clear();
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn views(&self) -> Vec<ViewId> {
+        self.0.lock().keys().cloned().collect()
+    }
+
+    pub(super) fn forget(&self, view: &ViewId) {
+        self.0.lock().remove(view);
+    }
+
     /// The rows that match, in the order of their ids, if they are remembered.
     pub(super) fn get(&self, table: &TableState, expression: &str) -> Option<Arc<Vec<Ranked>>> {
         let caches = self.0.lock();

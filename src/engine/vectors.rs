@@ -81,6 +81,21 @@ impl VectorCaches {
         }
     }
 
+    /// Number of caches.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// The views of which there are vectors.
+    pub(super) fn views(&self) -> HashSet<ViewId> {
+        self.0.lock().keys().map(|(view, _, _)| view.clone()).collect()
+    }
+
+    /// Forgets those vectors of a view of which `keeps` says no, by feature and length.
+    pub(super) fn retain(&self, view: &ViewId, keeps: impl Fn(&str, usize) -> bool) {
+        self.0.lock().retain(|(of, feature, length), _| of != view || keeps(feature, *length));
+    }
+
     pub(super) fn forget(&self, key: &CacheKey) {
         self.0.lock().remove(key);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -106,6 +107,18 @@ impl TableState {
     }
 }
 
+/// What tells whether any table was changed, made or dropped since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layouts {
+    /// Grows with every change of the database's schema, by any process.
+    version: i64,
+    /// Grows whenever a layout was found to be another than the one that was known.
+    loaded: u64,
+}
+
+/// Layouts that are kept.
+const KNOWN_LAYOUTS: usize = 1024;
+
 pub(super) fn create(connection: &Connection) -> Result<()> {
     connection.execute_batch(CREATE)?;
     Ok(connection.execute_batch(segments::CREATE)?)
@@ -190,6 +203,7 @@ impl Snapshot<'_> {
             })
             .optional()?;
         let Some((numbers, (last_seq, log_start), expires, commits)) = found else {
+            self.store.schemas.lock().remove(view);
             return Ok(None);
         };
         let (table_id, generation, index_version) = numbers;
@@ -200,7 +214,12 @@ impl Snapshot<'_> {
             }
             _ => {
                 let schema = Arc::new(self.load(table_id)?);
-                self.store.schemas.lock().insert(view.clone(), Arc::clone(&schema));
+                let mut known = self.store.schemas.lock();
+                if known.len() >= KNOWN_LAYOUTS {
+                    known.clear();
+                }
+                known.insert(view.clone(), Arc::clone(&schema));
+                self.store.loaded.fetch_add(1, Relaxed);
                 schema
             }
         };
@@ -213,6 +232,22 @@ impl Snapshot<'_> {
             last_commit: commits.0.cast_unsigned(),
             log_start_commit: commits.1.cast_unsigned(),
         }))
+    }
+
+    /// The layouts of all tables as of now, to be compared with those of another moment.
+    pub fn layouts(&self) -> Result<Layouts> {
+        let mut statement = self.connection.prepare_cached("PRAGMA schema_version")?;
+        let version = statement.query_row([], |row| row.get(0))?;
+        Ok(Layouts { version, loaded: self.store.loaded.load(Relaxed) })
+    }
+
+    /// Forgets the layouts of tables that are gone.
+    pub fn forget_lost_schemas(&self) -> Result<()> {
+        let known: Vec<ViewId> = self.store.schemas.lock().keys().cloned().collect();
+        for view in known {
+            self.table(&view)?;
+        }
+        Ok(())
     }
 
     /// The views of a project that have tables; of one view, if it is named, in all versions.
@@ -330,7 +365,7 @@ impl WriteTxn<'_> {
                 if column.text_indexed { WORDS_VERSION } else { 0 },
             ])?;
         }
-        self.forget_lost_indexes(schema.table_id)?;
+        self.forget_lost_indexes(schema)?;
         self.log_schema(schema.table_id)
     }
 

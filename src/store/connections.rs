@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arrow::array::ArrayRef;
@@ -34,6 +35,8 @@ pub struct Store {
     /// Dropped after the connections; the last of them to close leaves no log.
     pub(super) checkpointer: Checkpointer,
     pub(super) schemas: Mutex<HashMap<ViewId, Arc<TableSchema>>>,
+    /// Layouts that were read from the catalog.
+    pub(super) loaded: AtomicU64,
 }
 
 /// A connection, and which file it is connected to.
@@ -115,6 +118,7 @@ impl Store {
             writer: Mutex::new(None),
             checkpointer: Checkpointer::default(),
             schemas: Mutex::new(HashMap::new()),
+            loaded: AtomicU64::new(0),
         }
     }
 

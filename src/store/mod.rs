@@ -54,7 +54,7 @@ mod history_tests;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{AsOf, TableState};
+pub use catalog::{AsOf, Layouts, TableState};
 pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use lock::BuilderLock;

@@ -6,6 +6,7 @@ use super::connections::{Snapshot, WriteTxn};
 use super::runs::RowRuns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random;
+use crate::schema::{Column, TableSchema};
 
 pub(super) const CREATE: &str = "
     CREATE TABLE _feast_vector_indexes (
@@ -143,11 +144,7 @@ impl WriteTxn<'_> {
                 ],
             )?;
         }
-        let changed = self.connection.execute(
-            "UPDATE _feast_vector_tables SET index_version = ?2 WHERE table_id = ?1",
-            params![id.table_id, random::bits().cast_signed()],
-        )?;
-        if changed == 1 {
+        if self.note_index_change(id.table_id)? {
             return Ok(());
         }
         Err(Error::new(ErrorKind::UnknownFeature, "the table of the index is gone"))
@@ -162,16 +159,41 @@ impl WriteTxn<'_> {
         Ok(())
     }
 
-    /// Takes out the indexes of columns that the table has no more.
-    pub(super) fn forget_lost_indexes(&self, table_id: i64) -> Result<()> {
-        for table in ["_feast_vector_indexes", "_feast_vector_segments"] {
-            let sql = format!(
-                "DELETE FROM {table} WHERE table_id = ?1 AND column_id NOT IN (
-                     SELECT column_id FROM _feast_vector_columns
-                     WHERE table_id = ?1 AND role = 'feature')"
-            );
-            self.connection.execute(&sql, [table_id])?;
+    /// Takes out an index of vectors that are gone.
+    pub fn forget_index(&self, id: IndexId) -> Result<()> {
+        self.remove_index(id)?;
+        self.note_index_change(id.table_id).map(drop)
+    }
+
+    /// Takes out the indexes of columns that the table has no more, or that hold no vectors of
+    /// that length any more.
+    pub(super) fn forget_lost_indexes(&self, schema: &TableSchema) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT column_id, dim FROM _feast_vector_indexes WHERE table_id = ?1",
+        )?;
+        let indexes = statement
+            .query_map([schema.table_id], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for (column_id, dim) in indexes {
+            let holds = |column: &Column| {
+                column.id == column_id
+                    && column.kind.vector_element().is_some()
+                    && column.vector_length.is_none_or(|length| i64::from(length) == dim)
+            };
+            if !schema.columns.iter().any(holds) {
+                let table_id = schema.table_id;
+                self.forget_index(IndexId { table_id, column_id, dim: dim as usize })?;
+            }
         }
         Ok(())
+    }
+
+    /// Tells whoever follows the table that its indexes are others; false if it is gone.
+    fn note_index_change(&self, table_id: i64) -> Result<bool> {
+        let changed = self.connection.execute(
+            "UPDATE _feast_vector_tables SET index_version = ?2 WHERE table_id = ?1",
+            params![table_id, random::bits().cast_signed()],
+        )?;
+        Ok(changed == 1)
     }
 }

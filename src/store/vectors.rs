@@ -84,6 +84,23 @@ impl Snapshot<'_> {
         Ok(length)
     }
 
+    /// Whether there is a vector of this length in the column, of the column's own kind.
+    pub fn has_vectors_of_length(
+        &self,
+        schema: &TableSchema,
+        column: &Column,
+        length: usize,
+    ) -> Result<bool> {
+        let width = column.kind.vector_element().map_or(0, Element::width);
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE length({}) = ?1)",
+            quote(&schema.sql_name),
+            quote(&column.sql_name)
+        );
+        let bytes = (length * width) as i64;
+        Ok(self.connection.query_row(&sql, [bytes], |row| row.get(0))?)
+    }
+
     /// Calls `each` for those of the rows that have a vector in the column.
     pub fn vectors_of(
         &self,

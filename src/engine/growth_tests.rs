@@ -1,0 +1,202 @@
+//! What grows in memory and in the folder of index files, and the bounds that hold it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use ndarray::ArrayView2;
+use prost::Message;
+
+use super::*;
+use crate::proto::{DecodedKey, FloatSeq, Val, Value};
+use crate::query::Fusion;
+use crate::schema::{FeatureSpec, JoinKeySpec, VectorIndexSpec};
+use crate::store::Conflict;
+use crate::vector::Metric;
+
+pub(super) fn engine(folder: &tempfile::TempDir) -> Engine {
+    let options = EngineOptions { search_threads: 1, builds_indexes: false };
+    Engine::new(StoreOptions::new(folder.path().join("online.db")), options)
+}
+
+pub(super) fn view(name: &str, length: Option<u32>) -> ViewSpec {
+    let feature = |name: &str, feast_type: &str, vector_length| FeatureSpec {
+        name: name.to_owned(),
+        feast_type: feast_type.to_owned(),
+        vector_length,
+    };
+    ViewSpec {
+        id: ViewId::new("p", name),
+        join_keys: vec![JoinKeySpec { name: "id".into(), feast_type: "INT64".into() }],
+        features: vec![feature("title", "STRING", None), feature("vec", "FLOAT_LIST", length)],
+        text_features: Vec::new(),
+        vector_indexes: vec![VectorIndexSpec {
+            feature: "vec".into(),
+            metric: "L2".into(),
+            index_type: "flat".into(),
+            target_recall: 0.99,
+        }],
+    }
+}
+
+pub(super) fn batch_of(ids: std::ops::Range<i64>, length: usize, event: i64) -> RecordBatch {
+    let binary = |of: &dyn Fn(i64) -> Vec<u8>| -> ArrayRef {
+        Arc::new(BinaryArray::from_iter_values(ids.clone().map(of)))
+    };
+    let value = |val| Value { val: Some(val) }.encode_to_vec();
+    let count = (ids.end - ids.start) as usize;
+    let times = |time: Option<i64>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(vec![time; count]).with_timezone("UTC"))
+    };
+    let key = |id| DecodedKey { parts: vec![("id".to_owned(), Val::Int64(id))] }.to_message();
+    let vector = |id: i64| (0..length as i64).map(|at| ((id * 31 + at * 17) % 23) as f32).collect();
+    batch(vec![
+        ("entity_key".to_owned(), binary(&key)),
+        ("event_timestamp".to_owned(), times(Some(event))),
+        ("created_timestamp".to_owned(), times(None)),
+        ("title".to_owned(), binary(&|id| value(Val::String(format!("title {id}"))))),
+        ("vec".to_owned(), binary(&|id| value(Val::FloatList(FloatSeq { val: vector(id) })))),
+    ])
+    .unwrap()
+}
+
+pub(super) fn write(engine: &Engine, view: &ViewSpec, batch: RecordBatch, ttl: Option<u64>) {
+    let request = WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: ttl };
+    let schema = batch.schema();
+    engine.write(view, &schema, [Ok(batch)].into_iter(), request).unwrap();
+}
+
+pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<usize> {
+    let query = vec![1.0; length];
+    let answer = engine.search(&SearchRequest {
+        view,
+        vectors: Some(VectorQuery {
+            feature: "vec",
+            queries: ArrayView2::from_shape((1, length), &query).unwrap(),
+            metric: Metric::L2,
+            max_distance: None,
+        }),
+        texts: None,
+        fusion: Fusion::default(),
+        filter: None,
+        not_before: None,
+        top_k: 5,
+        offset: 0,
+        features: None,
+        exact: false,
+        explain: false,
+        numbers_queries: false,
+        form: Form::Wire,
+    })?;
+    Ok(answer.rows.num_rows())
+}
+
+fn apply(engine: &Engine, views: &[ViewSpec], dropped: &[&str]) {
+    let dropped: Vec<String> = dropped.iter().map(|name| (*name).to_owned()).collect();
+    engine.apply("p", views, &dropped, &mut |_, _, _| {}).unwrap();
+}
+
+fn index_files(folder: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(folder.path().join("online.db.index")).map_or(0, |files| {
+        files.flatten().filter(|f| f.path().extension().is_some_and(|e| e == "seg")).count()
+    })
+}
+
+/// Enough vectors for an index.
+const ROWS: i64 = 20_000;
+
+#[test]
+fn dropped_views_leave_the_memory_of_every_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (engine(&folder), engine(&folder));
+    let stays = view("stays", Some(4));
+    write(&one, &stays, batch_of(0..10, 4, 0), None);
+    for number in 0..5 {
+        let gone = view(&format!("gone{number}"), Some(4));
+        write(&one, &gone, batch_of(0..10, 4, 0), None);
+        for engine in [&one, &other] {
+            assert_eq!(search(engine, &gone, 4).unwrap(), 5);
+            assert_eq!(engine.count(&gone, None).unwrap(), 10);
+        }
+        apply(&one, &[], &[&gone.id.view]);
+        assert_eq!((one.vectors.len(), one.rows.len()), (0, 0));
+        assert_eq!(search(&other, &stays, 4).unwrap(), 5);
+        assert_eq!((other.vectors.len(), other.rows.len()), (1, 0));
+        assert_eq!(search(&other, &gone, 4).unwrap(), 0);
+        assert_eq!((other.vectors.len(), other.rows.len()), (1, 0));
+    }
+}
+
+#[test]
+fn lengths_that_nothing_has_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder);
+    let plain = view("v", None);
+    search(&engine, &plain, 4).unwrap();
+    assert_eq!(engine.vectors.len(), 0);
+    write(&engine, &plain, batch_of(0..0, 4, 0), None);
+    for length in 1..50 {
+        assert_eq!(search(&engine, &plain, length).unwrap(), 0);
+        assert_eq!(engine.vectors.len(), 0);
+    }
+}
+
+#[test]
+fn a_new_length_takes_the_index_of_the_old_one_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (engine(&folder), engine(&folder));
+    let (old, new) = (view("v", Some(16)), view("v", Some(8)));
+    write(&one, &old, batch_of(0..ROWS, 16, 0), None);
+    one.optimize(&old, None, &|| false).unwrap();
+    assert_eq!(index_files(&folder), 1);
+    for engine in [&one, &other] {
+        assert_eq!(search(engine, &old, 16).unwrap(), 5);
+    }
+    apply(&one, std::slice::from_ref(&new), &[]);
+    assert_eq!((index_files(&folder), one.vectors.len()), (0, 0));
+    write(&one, &new, batch_of(0..ROWS, 8, 1), None);
+    for engine in [&one, &other] {
+        assert!(search(engine, &new, 16).is_err());
+        assert_eq!(search(engine, &new, 8).unwrap(), 5);
+        assert_eq!(engine.vectors.len(), 1);
+    }
+    one.optimize(&new, None, &|| false).unwrap();
+    assert_eq!(index_files(&folder), 1);
+    // A feature that holds no vectors any more.
+    let mut texts = new.clone();
+    texts.features[1].feast_type = "STRING".into();
+    texts.features[1].vector_length = None;
+    texts.vector_indexes.clear();
+    apply(&one, &[texts], &[]);
+    assert_eq!((index_files(&folder), one.vectors.len()), (0, 0));
+}
+
+#[test]
+fn a_length_that_was_never_declared_goes_with_its_last_vector() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder);
+    let view = view("v", None);
+    write(&engine, &view, batch_of(0..ROWS, 16, 0), None);
+    engine.optimize(&view, None, &|| false).unwrap();
+    write(&engine, &view, batch_of(1..ROWS, 12, 1), None);
+    let job = |engine: &Engine| engine.optimize(&view, None, &|| false).unwrap();
+    // One row is left of the old length, and it comes first.
+    job(&engine);
+    write(&engine, &view, batch_of(0..1, 12, 1), None);
+    job(&engine);
+    let indexes = engine.indexes(&view.id).unwrap();
+    let lengths: Vec<_> = indexes.as_array().unwrap().iter().map(|i| &i["length"]).collect();
+    assert_eq!(lengths, [12]);
+    assert_eq!(index_files(&folder), 1);
+}
+
+#[test]
+fn a_dropped_view_takes_its_index_files_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder);
+    let view = view("v", Some(16));
+    write(&engine, &view, batch_of(0..ROWS, 16, 0), None);
+    engine.optimize(&view, None, &|| false).unwrap();
+    assert_eq!(index_files(&folder), 1);
+    apply(&engine, &[], &["v"]);
+    assert_eq!(index_files(&folder), 0);
+}
