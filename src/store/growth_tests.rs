@@ -173,3 +173,70 @@ fn a_record_of_more_rows_than_there_are_is_not_unpacked() {
     let error = store.read(|s| s.changes_since(&s.table(&spec().id)?.unwrap(), 0)).unwrap_err();
     assert_eq!(error.kind(), crate::error::ErrorKind::Damaged);
 }
+
+/// Overlapping readers: each begins before the one before it ends, so that at no moment there is
+/// none.
+#[test]
+fn the_write_ahead_log_is_bounded_under_readers_that_overlap() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, reader) = (store_with(&folder, small_log()), store_with(&folder, small_log()));
+    let text = "long ".repeat(700);
+    write(&store, 0..2_000, &text).unwrap();
+    let log = folder.path().join("online.db-wal");
+    let (ready, done) = (std::sync::Barrier::new(3), std::sync::atomic::AtomicBool::new(false));
+    let mut longest = 0;
+    std::thread::scope(|scope| {
+        for turn in 0..2 {
+            let (ready, done, reader) = (&ready, &done, &reader);
+            scope.spawn(move || {
+                let read = |pause| {
+                    reader.read(|snapshot| {
+                        snapshot.table(&spec().id)?;
+                        std::thread::sleep(std::time::Duration::from_millis(pause));
+                        Ok(())
+                    })
+                };
+                ready.wait();
+                read(15 * turn).unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    read(30).unwrap();
+                }
+            });
+        }
+        ready.wait();
+        for step in 0..80 {
+            let from = step * 100 % 2_000;
+            write(&store, from..from + 200, &format!("{step} {text}")).unwrap();
+            longest = longest.max(std::fs::metadata(&log).unwrap().len());
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    // 80 times 200 rows of a half page are 64 MB and more.
+    assert!(longest < 48 << 20, "{longest}");
+}
+
+#[test]
+fn a_reader_that_stays_does_not_stop_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, reader) = (store_with(&folder, small_log()), store_with(&folder, small_log()));
+    let text = "long ".repeat(700);
+    write(&store, 0..100, &text).unwrap();
+    let log = folder.path().join("online.db-wal");
+    let length = || std::fs::metadata(&log).unwrap().len();
+    reader
+        .read(|snapshot| {
+            snapshot.table(&spec().id)?;
+            for step in 0..24 {
+                write(&store, 0..1_000, &format!("{step} {text}")).unwrap();
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(length() > 64 << 20);
+    for step in 0..6 {
+        write(&store, 0..1_000, &format!("{step} {text}")).unwrap();
+    }
+    store.checkpointer.finish();
+    write(&store, 0..10, "x").unwrap();
+    assert!(length() <= 64 << 20, "{}", length());
+}

@@ -150,6 +150,6 @@ fn the_log_is_copied_beside_the_work_and_stays_short() {
 fn a_checkpoint_makes_no_file_where_there_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("online.db");
-    assert!(checkpoint::checkpoint(&StoreOptions::new(path.clone())).is_err());
+    assert!(checkpoint::checkpoint(&StoreOptions::new(path.clone()), None).is_err());
     assert!(!path.exists());
 }
