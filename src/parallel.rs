@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -167,7 +167,7 @@ fn inherited() -> Option<Current> {
 pub fn pipe<I: Send, T: Send>(
     queued: usize,
     items: impl Iterator<Item = I>,
-    consume: impl FnOnce(&mut dyn Iterator<Item = Option<I>>) -> Result<T> + Send,
+    consume: impl FnOnce(&mut dyn Items<Option<I>>) -> Result<T> + Send,
 ) -> Result<T> {
     let consume = Mutex::new(Some(consume));
     let ended = AtomicBool::new(false);
@@ -200,7 +200,7 @@ pub fn pipe<I: Send, T: Send>(
     let Some(consume) = consume.into_inner() else {
         return Err(interrupted());
     };
-    consume(&mut items.map(Some).chain(std::iter::once(None)))
+    consume(&mut Made(items.map(Some).chain(std::iter::once(None))))
 }
 
 /// Waits for room; false if nobody takes items any more, or the work was told to stop.
@@ -212,6 +212,45 @@ fn send<I>(sender: &SyncSender<I>, mut item: I) -> bool {
             Err(_) => return false,
         }
         thread::park_timeout(PULSE);
+    }
+}
+
+/// The items of a pipe, as they come.
+pub trait Items<I>: Iterator<Item = I> {
+    /// The next item, or [`Late`] if it does not come in that time.
+    fn next_within(&mut self, patience: Duration) -> std::result::Result<Option<I>, Late>;
+}
+
+/// Says that an item is still to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Late;
+
+/// Items that are made as they are asked for, which nothing can be done about.
+struct Made<M>(M);
+
+impl<M: Iterator> Iterator for Made<M> {
+    type Item = M::Item;
+
+    fn next(&mut self) -> Option<M::Item> {
+        self.0.next()
+    }
+}
+
+impl<M: Iterator> Items<M::Item> for Made<M> {
+    fn next_within(&mut self, _: Duration) -> std::result::Result<Option<M::Item>, Late> {
+        Ok(self.0.next())
+    }
+}
+
+impl<I> Items<I> for Received<'_, I> {
+    fn next_within(&mut self, patience: Duration) -> std::result::Result<Option<I>, Late> {
+        let item = self.receiver.recv_timeout(patience);
+        self.caller.unpark();
+        match item {
+            Ok(item) => Ok(Some(item)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(Late),
+        }
     }
 }
 
@@ -346,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_pipe_says_whether_all_items_came() {
-        let collect = |items: &mut dyn Iterator<Item = Option<i32>>| Ok(items.collect::<Vec<_>>());
+        let collect = |items: &mut dyn Items<Option<i32>>| Ok(items.collect::<Vec<_>>());
         let all = pipe(2, 0..50, collect).unwrap();
         assert_eq!(all, (0..50).map(Some).chain([None]).collect::<Vec<_>>());
         let seen = Mutex::new(Vec::new());

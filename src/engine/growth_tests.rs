@@ -60,7 +60,8 @@ pub(super) fn batch_of(ids: std::ops::Range<i64>, length: usize, event: i64) -> 
 }
 
 pub(super) fn write(engine: &Engine, view: &ViewSpec, batch: RecordBatch, ttl: Option<u64>) {
-    let request = WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: ttl };
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: ttl, first_row: 0 };
     let schema = batch.schema();
     engine.write(view, &schema, [Ok(batch)].into_iter(), request).unwrap();
 }
@@ -199,4 +200,80 @@ fn a_dropped_view_takes_its_index_files_along() {
     assert_eq!(index_files(&folder), 1);
     apply(&engine, &[], &["v"]);
     assert_eq!(index_files(&folder), 0);
+}
+
+/// A producer of three batches, which calls `each` after every one.
+fn slow(each: impl Fn()) -> impl Iterator<Item = feed::NextBatch> {
+    (0..3).map(move |part| {
+        if part > 0 {
+            each();
+        }
+        Ok(batch_of(part * 400..(part + 1) * 400, 4, 0))
+    })
+}
+
+#[test]
+fn a_slow_producer_holds_no_other_writer_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, view) = (engine(&folder), view("v", Some(4)));
+    let mut impatient = StoreOptions::new(folder.path().join("online.db"));
+    impatient.busy_timeout = std::time::Duration::from_millis(1_500);
+    let other = Engine::new(impatient, EngineOptions::default());
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None, first_row: 0 };
+    let schema = batch_of(0..1, 4, 0).schema();
+    // The other writer writes while the stream waits for it: in the other order neither ends.
+    let others = std::cell::Cell::new(0);
+    let batches = slow(|| {
+        let from = 5_000 + others.replace(others.get() + 1);
+        write(&other, &view, batch_of(from..from + 1, 4, 0), None);
+        // The engine's own writers are no different.
+        write(&one, &view, batch_of(from + 10..from + 11, 4, 0), None);
+    });
+    let counts = one.write(&view, &schema, batches, request).unwrap();
+    assert_eq!((counts.written, others.get()), (1_200, 2));
+    assert_eq!(other.count(&view, None).unwrap(), 1_204);
+}
+
+#[test]
+fn a_stream_that_fails_after_a_stall_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, view) = (engine(&folder), view("v", Some(4)));
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None, first_row: 0 };
+    let schema = batch_of(0..1, 4, 0).schema();
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(250));
+    let broken = arrow::error::ArrowError::ComputeError("on purpose".to_owned());
+    let batches = slow(pause).chain(std::iter::once(Err(broken)));
+    let error = engine.write(&view, &schema, batches, request).unwrap_err();
+    assert!(error.message().contains("on purpose"), "{error}");
+    assert_eq!(engine.count(&view, None).unwrap(), 0);
+    assert_eq!(engine.write(&view, &schema, slow(pause), request).unwrap().written, 1_200);
+    assert_eq!(engine.count(&view, None).unwrap(), 1_200);
+}
+
+#[test]
+fn a_large_stream_refuses_its_producers_own_changes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, view) = (engine(&folder), view("v", Some(512)));
+    let request =
+        WriteRequest { conflict: Conflict::NewestEventWins, ttl_seconds: None, first_row: 0 };
+    let schema = batch_of(0..1, 512, 0).schema();
+    let rows = 4_000;
+    let parts = (feed::MOST_KEPT / (rows as usize * 2_048)) as i64 + 2;
+    let errors = std::cell::RefCell::new(Vec::new());
+    let batches = (0..parts + 6).map(|part| {
+        if part > parts + 1 {
+            errors.borrow_mut().push(engine.delete(&view, &[]).unwrap_err());
+        }
+        Ok(batch_of(part * rows..(part + 1) * rows, 512, 0))
+    });
+    let counts = engine.write(&view, &schema, batches, request).unwrap();
+    assert_eq!(counts.written, ((parts + 6) * rows) as u64);
+    assert!(errors.borrow().len() > 2);
+    for error in errors.take() {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("from within the stream"), "{error}");
+    }
+    engine.delete(&view, &[]).unwrap();
 }

@@ -5,6 +5,7 @@ mod builder;
 mod conversions;
 mod exact;
 mod features;
+mod feed;
 mod filters;
 mod forks;
 mod gate;
@@ -103,6 +104,7 @@ impl Engine {
         progress: &mut dyn FnMut(&ViewId, u64, u64),
     ) -> Result<()> {
         let _entered = self.gate.enter()?;
+        self.check_is_no_producer()?;
         self.store.write(|txn| {
             for view in dropped {
                 for id in txn.views(project, Some(view))? {

@@ -54,6 +54,7 @@ impl Engine {
     /// They are gone from the table, from the text index and from every later answer.
     pub fn delete(&self, view: &ViewSpec, keys: &[&[u8]]) -> Result<u64> {
         let _entered = self.gate.enter()?;
+        self.check_is_no_producer()?;
         self.store.write(|txn| txn.delete_rows(&view.id, keys))
     }
 

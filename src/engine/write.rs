@@ -10,8 +10,8 @@ use arrow::datatypes::{
     DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
     TimestampSecondType,
 };
-use arrow::error::ArrowError;
 
+use super::feed::{self, Feed, MOST_KEPT, NextBatch};
 use super::{Engine, arrow_error, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
@@ -29,9 +29,6 @@ pub struct WriteRequest {
     /// The number of the first row, for messages: rows before it may have been written already.
     pub first_row: u64,
 }
-
-/// What a stream of batches gives.
-type NextBatch = std::result::Result<RecordBatch, ArrowError>;
 
 /// Fewer rows than this, alone in a stream, are written sooner than a thread would start.
 const ROWS_FOR_A_THREAD: usize = 256;
@@ -56,7 +53,8 @@ impl Engine {
     /// double, float, bool, or timestamp in seconds.
     ///
     /// Batches are made by the calling thread while another writes those before them, so that
-    /// neither waits for the other, nor the writer for Python's lock.
+    /// neither waits for the other, nor the writer for Python's lock. A producer that is slow does
+    /// not hold other writers off, unless the stream is of more than 64 MiB.
     pub fn write(
         &self,
         view: &ViewSpec,
@@ -65,6 +63,7 @@ impl Engine {
         request: WriteRequest,
     ) -> Result<WriteCounts> {
         let _entered = self.gate.enter()?;
+        self.check_is_no_producer()?;
         let features: Vec<String> =
             schema.fields().iter().skip(FEATURES).map(|field| field.name().clone()).collect();
         let is_small =
@@ -75,9 +74,9 @@ impl Engine {
         }
         let counts = if head.len() < 2 && head.iter().all(is_small) {
             let mut all = head.into_iter().map(Some).chain([None]);
-            self.write_all(view, features, &mut all, request)
+            self.write_all(view, &features, &mut all, request)
         } else {
-            self.write_in_thread(view, features, head.into_iter().chain(batches), request)
+            self.write_in_thread(view, &features, head.into_iter().chain(batches), request)
         }?;
         self.request_indexes(view);
         Ok(counts)
@@ -86,27 +85,42 @@ impl Engine {
     fn write_in_thread(
         &self,
         view: &ViewSpec,
-        features: Vec<String>,
-        batches: impl Iterator<Item = NextBatch>,
+        features: &[String],
+        mut batches: impl Iterator<Item = NextBatch>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
         // Held until the writer is through with them: letting go of numpy's memory takes Python's
         // lock.
         let mut held = VecDeque::with_capacity(QUEUED + 2);
-        let batches = batches.inspect(|batch| {
+        let (mut bytes, address) = (0usize, self.address());
+        let batches = std::iter::from_fn(|| {
+            let batch = feed::produce(address, bytes > MOST_KEPT, || batches.next())?;
+            bytes = bytes.saturating_add(batch.as_ref().map_or(0, feed::bytes_of));
             held.extend(batch.as_ref().ok().cloned());
-            if held.len() > QUEUED + 2 {
+            while held.len() > QUEUED + 2 && bytes > MOST_KEPT {
                 held.pop_front();
             }
+            Some(batch)
         });
-        parallel::pipe(QUEUED, batches, |batches| self.write_all(view, features, batches, request))
+        parallel::pipe(QUEUED, batches, |batches| {
+            Feed::new(batches).write_all(|feed| self.write_all(view, features, feed, request))
+        })
+    }
+
+    /// Refuses to wait for a lock that the calling thread's own write holds.
+    pub(super) fn check_is_no_producer(&self) -> Result<()> {
+        feed::check_is_no_producer(self.address())
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// Writes the batches until [`None`] says that these were all; without that, none of them.
     fn write_all(
         &self,
         view: &ViewSpec,
-        features: Vec<String>,
+        features: &[String],
         batches: &mut dyn Iterator<Item = Option<NextBatch>>,
         request: WriteRequest,
     ) -> Result<WriteCounts> {
@@ -121,7 +135,7 @@ impl Engine {
                 expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
                 first_row: request.first_row,
             };
-            let mut writer = txn.writer(view, features, options)?;
+            let mut writer = txn.writer(view, features.to_vec(), options)?;
             loop {
                 parallel::check()?;
                 match batches.next() {
