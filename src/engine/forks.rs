@@ -36,6 +36,7 @@ impl ForkedEngine {
         self.0.gate.open();
         if !forks_are_safe() {
             self.0.builder.resume();
+            self.0.upkeep.resume();
         }
     }
 
@@ -67,7 +68,11 @@ impl Engine {
 
     fn prepare_fork(&self) {
         let is_quiet = self.gate.shut(PATIENCE);
-        if !forks_are_safe() && self.builder.interrupt(PATIENCE) && is_quiet {
+        if forks_are_safe() {
+            return;
+        }
+        self.upkeep.stop();
+        if self.builder.interrupt(PATIENCE) && is_quiet {
             // What is open in the parent cannot be opened in the child.
             self.store.disconnect();
         }

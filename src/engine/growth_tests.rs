@@ -147,7 +147,7 @@ fn a_new_length_takes_the_index_of_the_old_one_away() {
     let (one, other) = (engine(&folder), engine(&folder));
     let (old, new) = (view("v", Some(16)), view("v", Some(8)));
     write(&one, &old, batch_of(0..ROWS, 16, 0), None);
-    one.optimize(&old, None, &|| false).unwrap();
+    one.optimize(&old, None).unwrap();
     assert_eq!(index_files(&folder), 1);
     for engine in [&one, &other] {
         assert_eq!(search(engine, &old, 16).unwrap(), 5);
@@ -160,7 +160,7 @@ fn a_new_length_takes_the_index_of_the_old_one_away() {
         assert_eq!(search(engine, &new, 8).unwrap(), 5);
         assert_eq!(engine.vectors.len(), 1);
     }
-    one.optimize(&new, None, &|| false).unwrap();
+    one.optimize(&new, None).unwrap();
     assert_eq!(index_files(&folder), 1);
     // A feature that holds no vectors any more.
     let mut texts = new.clone();
@@ -177,9 +177,9 @@ fn a_length_that_was_never_declared_goes_with_its_last_vector() {
     let engine = engine(&folder);
     let view = view("v", None);
     write(&engine, &view, batch_of(0..ROWS, 16, 0), None);
-    engine.optimize(&view, None, &|| false).unwrap();
+    engine.optimize(&view, None).unwrap();
     write(&engine, &view, batch_of(1..ROWS, 12, 1), None);
-    let job = |engine: &Engine| engine.optimize(&view, None, &|| false).unwrap();
+    let job = |engine: &Engine| engine.optimize(&view, None).unwrap();
     // One row is left of the old length, and it comes first.
     job(&engine);
     write(&engine, &view, batch_of(0..1, 12, 1), None);
@@ -196,7 +196,7 @@ fn a_dropped_view_takes_its_index_files_along() {
     let engine = engine(&folder);
     let view = view("v", Some(16));
     write(&engine, &view, batch_of(0..ROWS, 16, 0), None);
-    engine.optimize(&view, None, &|| false).unwrap();
+    engine.optimize(&view, None).unwrap();
     assert_eq!(index_files(&folder), 1);
     apply(&engine, &[], &["v"]);
     assert_eq!(index_files(&folder), 0);
@@ -276,4 +276,68 @@ fn a_large_stream_refuses_its_producers_own_changes_at_once() {
         assert!(error.message().contains("from within the stream"), "{error}");
     }
     engine.delete(&view, &[]).unwrap();
+}
+
+fn until_idle(engine: &Engine) {
+    for _ in 0..2_000 {
+        if engine.upkeep.is_idle() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the upkeep does not end");
+}
+
+fn stored(engine: &Engine) -> u64 {
+    let id = ViewId::new("p", "v");
+    engine.store.read(|s| s.count(&s.table(&id)?.unwrap().schema)).unwrap()
+}
+
+#[test]
+fn a_writer_deletes_what_has_expired_beside_its_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, view) = (engine(&folder), view("v", Some(4)));
+    write(&engine, &view, batch_of(0..5_000, 4, 0), Some(0));
+    assert_eq!(stored(&engine), 5_000);
+    write(&engine, &view, batch_of(6_000..6_001, 4, 0), None);
+    until_idle(&engine);
+    assert_eq!(stored(&engine), 1);
+    write(&engine, &view, batch_of(0..5_000, 4, 0), Some(0));
+    engine.upkeep.stop();
+    engine.upkeep.resume();
+    apply(&engine, std::slice::from_ref(&view), &[]);
+    assert_eq!(stored(&engine), 1);
+    assert_eq!(search(&engine, &view, 4).unwrap(), 1);
+}
+
+#[test]
+fn a_text_index_is_completed_by_whoever_comes_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, plain) = (engine(&folder), view("v", Some(4)));
+    let mut with_texts = plain.clone();
+    with_texts.text_features = vec!["title".into()];
+    let is_complete = || {
+        let table = engine.store.read(|s| s.table(&plain.id)).unwrap().unwrap();
+        table.schema.has_text_index() && !table.schema.text_is_filling
+    };
+    write(&engine, &plain, batch_of(0..5_000, 4, 0), None);
+    // After a write, beside the caller.
+    write(&engine, &with_texts, batch_of(5_000..5_001, 4, 0), None);
+    until_idle(&engine);
+    assert!(is_complete());
+    // By `apply`, which tells how far it is.
+    apply(&engine, std::slice::from_ref(&plain), &[]);
+    assert!(!is_complete());
+    let mut told = Vec::new();
+    engine
+        .apply("p", std::slice::from_ref(&with_texts), &[], &mut |_, done, all| {
+            told.push((done, all));
+        })
+        .unwrap();
+    assert!(is_complete());
+    assert_eq!((told.len(), told.last()), (4, Some(&(5_001, 5_001))));
+    // By a search.
+    apply(&engine, std::slice::from_ref(&plain), &[]);
+    engine.ensure_text_index(&with_texts).unwrap();
+    assert!(is_complete());
 }

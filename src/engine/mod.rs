@@ -20,6 +20,7 @@ mod serialize;
 mod text_ranking;
 mod texts;
 mod typed;
+mod upkeep;
 mod vectors;
 mod write;
 
@@ -48,6 +49,7 @@ pub use indexing::IndexSettings;
 pub use search::{SearchAnswer, SearchRequest, TextQuery, VectorQuery};
 pub use serialize::{Missing, serialize_entity_keys, serialize_values};
 use texts::TextCaches;
+use upkeep::Upkeep;
 use vectors::VectorCaches;
 pub use write::WriteRequest;
 
@@ -65,6 +67,7 @@ pub struct Engine {
     layouts: Mutex<Option<Layouts>>,
     gate: Gate,
     builder: Builder,
+    upkeep: Upkeep,
     options: EngineOptions,
 }
 
@@ -83,6 +86,7 @@ impl Engine {
         let store = Store::new(store);
         Self {
             builder: Builder::new(store.sibling()),
+            upkeep: Upkeep::new(store.sibling()),
             store,
             vectors: VectorCaches::default(),
             rows: RowCaches::default(),
@@ -94,8 +98,10 @@ impl Engine {
     }
 
     /// Makes the project's tables what the views say, and drops those of `dropped` views in every
-    /// version, in one transaction. Other views of the project stay as they are. Where a text index
-    /// has to be filled, `progress` hears of the view, the rows done, and all there are.
+    /// version, in one transaction. Other views of the project stay as they are. Expired rows are
+    /// deleted and text indexes filled after that, in short transactions; `progress` hears of the
+    /// view, the rows done, and all there are. What is left undone if this is interrupted, the next
+    /// `apply`, write or search for text goes on with.
     pub fn apply(
         &self,
         project: &str,
@@ -112,13 +118,15 @@ impl Engine {
                 }
             }
             for view in views {
-                txn.apply(view, &mut |done, all| progress(&view.id, done, all))
-                    .map_err(|error| error.at(&view.id))?;
-                txn.purge_expired(&view.id, now())?;
+                txn.apply(view).map_err(|error| error.at(&view.id))?;
             }
             Ok(())
         })?;
-        self.let_go()
+        self.let_go()?;
+        for view in views {
+            self.look_after(view, &mut |done, all| progress(&view.id, done, all))?;
+        }
+        Ok(())
     }
 
     /// Lets go of what is cached of tables that were just changed or dropped, and of their files.
@@ -147,7 +155,9 @@ impl Engine {
         let _entered = self.gate.enter()?;
         self.builder.stop();
         self.builder.forget();
+        self.upkeep.stop();
         self.builder.resume();
+        self.upkeep.resume();
         self.store.disconnect();
         self.vectors.clear();
         self.rows.clear();

@@ -176,7 +176,15 @@ impl Engine {
                 self.search_once(request, key.as_ref(), &index, &way)
             });
             let answer = match attempt {
-                Ok(Attempt::Answer(answer)) => return Ok(answer),
+                Ok(Attempt::Answer(answer)) => {
+                    if answer.rows.num_rows() == 0
+                        && let Some(key) = &key
+                    {
+                        // Perhaps of a length that there are none of, or of a view without a table.
+                        self.vectors.forget_if_none(key);
+                    }
+                    return Ok(answer);
+                }
                 Ok(Attempt::Gone(row_ids)) if asks_first => {
                     let message = format!(
                         "{}: {} rows are in the table and not in it; it is damaged",
@@ -211,10 +219,6 @@ impl Engine {
                     continue;
                 }
                 (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
-                // Of a length that there are none of, or of a view without a table.
-                (Ok(answer), Some(key)) if answer.rows.num_rows() == 0 => {
-                    self.vectors.forget_if_none(key);
-                }
                 (Err(error), key) if !error.is_callers() => {
                     // What was under way may be half done.
                     if let Some(key) = key {
@@ -330,22 +334,6 @@ impl Engine {
             }
             Ok(Attempt::Answer(SearchAnswer { rows, explanation }))
         })
-    }
-
-    /// Has the index that a search for text needs: built, if text search was switched on for a
-    /// table that is there.
-    fn ensure_text_index(&self, view: &ViewSpec) -> Result<()> {
-        let is_missing = self.store.read(|snapshot| {
-            let table = snapshot.table(&view.id)?;
-            Ok(table.is_some_and(|table| {
-                !table.schema.has_text_index()
-                    && !table.schema.text_columns_among(&view.text_features).is_empty()
-            }))
-        })?;
-        if is_missing {
-            self.store.write(|txn| txn.build_missing_text_index(view))?;
-        }
-        Ok(())
     }
 }
 

@@ -46,6 +46,11 @@ impl Moment<'_, '_, '_> {
                 _ => text_search_is_off(self.request.view),
             });
         }
+        if schema.text_is_filling {
+            let message = "the text index is being filled, by `feast apply` or after a write that \
+                           found none; try again, or run `feast apply` and wait for it";
+            return Err(Error::new(ErrorKind::Busy, message).at(&self.request.view.id));
+        }
         let phrases = phrases(text, texts.mode).map_err(|error| error.at(&self.request.view.id))?;
         let Some(expression) = text_expression(&phrases, texts.mode) else {
             explain(None, &[], explanation);

@@ -79,6 +79,9 @@ impl Engine {
             self.write_in_thread(view, &features, head.into_iter().chain(batches), request)
         }?;
         self.request_indexes(view);
+        if counts.needs_upkeep {
+            self.upkeep.request(view);
+        }
         Ok(counts)
     }
 

@@ -83,6 +83,8 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// The id that the next new column gets.
     pub next_column_id: u32,
+    /// Whether the text index does not have all rows yet.
+    pub text_is_filling: bool,
     by_feature: HashMap<String, usize>,
 }
 
@@ -103,6 +105,7 @@ impl TableSchema {
             join_keys: Vec::new(),
             columns: Vec::new(),
             next_column_id,
+            text_is_filling: false,
             by_feature: HashMap::new(),
         }
     }
@@ -133,7 +136,7 @@ impl TableSchema {
         self.columns.iter().filter(|column| column.text_indexed)
     }
 
-    /// Whether there is a text index.
+    /// Whether there is a text index, be it [filled](Self::text_is_filling) or not.
     pub fn has_text_index(&self) -> bool {
         self.text_columns().next().is_some()
     }
@@ -234,6 +237,7 @@ impl TableSchema {
             self.next_column_id,
         );
         layout.join_keys.clone_from(&self.join_keys);
+        layout.text_is_filling = self.text_is_filling;
         for feature in &spec.features {
             match self.column(&feature.name) {
                 Some(old) => layout.push_column(Column {

@@ -296,8 +296,10 @@ impl Snapshot<'_> {
                     vector_length: row.get(5)?,
                     declared: row.get(6)?,
                     // An index of other words is none, and will be made.
-                    text_indexed: row.get::<_, i64>(7)? == WORDS_VERSION,
+                    text_indexed: row.get::<_, i64>(7)?.unsigned_abs()
+                        == WORDS_VERSION.unsigned_abs(),
                 });
+                schema.text_is_filling |= row.get::<_, i64>(7)? == -WORDS_VERSION;
             }
         }
         Ok(schema)
@@ -362,7 +364,11 @@ impl WriteTxn<'_> {
                 column.storage().name(),
                 column.vector_length,
                 column.declared,
-                if column.text_indexed { WORDS_VERSION } else { 0 },
+                match (column.text_indexed, schema.text_is_filling) {
+                    (false, _) => 0,
+                    (true, false) => WORDS_VERSION,
+                    (true, true) => -WORDS_VERSION,
+                },
             ])?;
         }
         self.forget_lost_indexes(schema)?;

@@ -27,8 +27,8 @@ impl WriteTxn<'_> {
     /// Features that are no longer declared go with their data. A retyped feature keeps its
     /// values, as what they were written, until they are written again. If the join keys are
     /// others, no row could be found by them, and the table starts empty. The text index becomes
-    /// what the view wants; where it has to be filled, `progress` hears of rows done, and of all.
-    pub fn apply(&self, spec: &ViewSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    /// what the view wants; [`WriteTxn::upkeep`] fills it.
+    pub fn apply(&self, spec: &ViewSpec) -> Result<()> {
         let Some(state) = self.table(&spec.id)? else {
             return self.create(spec).map(drop);
         };
@@ -49,7 +49,7 @@ impl WriteTxn<'_> {
             }
         }
         let indexed: Vec<u32> = old.text_columns().map(|column| column.id).collect();
-        self.settle_text_index(spec, &indexed, progress)
+        self.settle_text_index(spec, &indexed)
     }
 
     /// The table for writing rows of the view: made, or widened by features that it lacks.
@@ -184,6 +184,7 @@ impl WriteTxn<'_> {
         self.connection.execute_batch(&format!(
             "DROP TABLE {source}; ALTER TABLE {REBUILD} RENAME TO {source}"
         ))?;
+        self.restore_expiry_index(new)?;
         self.save(new)
     }
 

@@ -3,7 +3,6 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::Micros;
 use super::connections::WriteTxn;
 use crate::error::Result;
 use crate::proto;
@@ -28,23 +27,6 @@ impl WriteTxn<'_> {
             }
         }
         self.log_deleted(&state.schema, deleted)
-    }
-
-    /// Deletes rows of the view that have expired.
-    pub fn purge_expired(&self, view: &ViewId, now: Micros) -> Result<()> {
-        let Some(state) = self.table(view)?.filter(|state| state.expires) else {
-            return Ok(());
-        };
-        let table = quote(&state.schema.sql_name);
-        let expired: Vec<i64> = self
-            .connection
-            .prepare_cached(&format!("SELECT row_id FROM {table} WHERE expires_at <= ?1"))?
-            .query_map([now], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for row_id in &expired {
-            self.delete_row(&state.schema, *row_id)?;
-        }
-        self.log_deleted(&state.schema, expired).map(drop)
     }
 
     /// Deletes one row; its caller logs it.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::tests::{spec, write};
+use super::tests::{spec, write, write_until};
 use super::*;
+use crate::proto::{DecodedKey, Val};
 
 fn store_with(folder: &tempfile::TempDir, change_log: ChangeLogOptions) -> Store {
     Store::new(StoreOptions { change_log, ..StoreOptions::new(folder.path().join("online.db")) })
@@ -239,4 +240,106 @@ fn a_reader_that_stays_does_not_stop_the_writer() {
     store.checkpointer.finish();
     write(&store, 0..10, "x").unwrap();
     assert!(length() <= 64 << 20, "{}", length());
+}
+
+fn rows(store: &Store) -> i64 {
+    number(store, "SELECT count(*) FROM p_v")
+}
+
+#[test]
+fn expired_rows_go_a_few_with_each_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, ChangeLogOptions::default());
+    write_until(&store, 0..300, "x", 0, Some(10)).unwrap();
+    write_until(&store, 300..400, "x", 5, Some(1_000)).unwrap();
+    assert_eq!(rows(&store), 400);
+    let seq = table(&store).last_seq;
+    let mut left = 300;
+    for step in 0..5 {
+        let counts = write_until(&store, 900..901, "y", 20, None).unwrap();
+        left -= 66.min(left);
+        assert_eq!((rows(&store), counts.needs_upkeep), (101 + left, step < 4), "{step}");
+    }
+    // Followers hear of them.
+    assert_eq!(changes(&store, seq), Changes::Rows((1..=300).chain([401]).collect()));
+    // A batch takes as many along as it brings, and more.
+    write_until(&store, 1_000..1_500, "x", 20, Some(30)).unwrap();
+    write_until(&store, 2_000..2_500, "x", 40, Some(50)).unwrap();
+    assert_eq!(rows(&store), 601);
+    let plan: String = store
+        .read(|s| {
+            Ok(s.connection.query_row(
+                "EXPLAIN QUERY PLAN SELECT row_id FROM p_v WHERE expires_at <= 5",
+                [],
+                |row| row.get(3),
+            )?)
+        })
+        .unwrap();
+    assert!(plan.contains("_feast_vector_expiry_1"), "{plan}");
+}
+
+#[test]
+fn expired_rows_are_found_after_a_rebuild_and_in_tables_of_older_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, ChangeLogOptions::default());
+    write_until(&store, 0..1_100, "x", 0, Some(10)).unwrap();
+    let mut narrower = spec();
+    narrower.features.pop();
+    store.write(|txn| txn.apply(&narrower)).unwrap();
+    let purge = || store.write(|txn| txn.purge_expired(&spec().id, 20)).unwrap();
+    assert!(purge());
+    assert_eq!(rows(&store), 588);
+    store
+        .write(|txn| {
+            Ok(txn.connection.execute_batch(
+                "DROP INDEX _feast_vector_expiry_1; UPDATE _feast_vector_tables SET expires = 1",
+            )?)
+        })
+        .unwrap();
+    write_until(&store, 5_000..5_001, "y", 20, None).unwrap();
+    assert!(purge());
+    assert!(!purge());
+    assert_eq!(rows(&store), 1);
+}
+
+fn texts(store: &Store, word: &str) -> usize {
+    store
+        .read(|s| {
+            let table = s.table(&spec().id)?.unwrap();
+            assert!(!table.schema.text_is_filling);
+            Ok(s.text_matches(&table.schema, word)?.len())
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_text_index_is_filled_in_pieces_between_which_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_with(&folder, ChangeLogOptions::default());
+    write(&store, 0..4_000, "red lamp").unwrap();
+    let mut with_texts = spec();
+    with_texts.text_features = vec!["name".into()];
+    store.write(|txn| txn.apply(&with_texts)).unwrap();
+    assert!(table(&store).schema.text_is_filling);
+    // A row that is done, one that is not, a new one, and one that goes.
+    write(&store, [5, 3_500, 9_000].into_iter(), "blue chair").unwrap();
+    let key = |id| DecodedKey { parts: vec![("id".into(), Val::Int64(id))] }.to_message();
+    store.write(|txn| txn.delete_rows(&spec().id, &[&key(7), &key(3_600)])).unwrap();
+    // Another process goes on.
+    let other = store_with(&folder, ChangeLogOptions::default());
+    let mut pieces = 1;
+    while other.write(|txn| txn.build_text_index(&with_texts)).unwrap().is_some() {
+        pieces += 1;
+    }
+    assert_eq!(pieces, 3);
+    for store in [&store, &other] {
+        assert_eq!((texts(store, "lamp"), texts(store, "chair")), (3_996, 3));
+    }
+    assert_eq!(number(&store, "SELECT count(*) FROM _feast_vector_meta WHERE key LIKE 'text%'"), 0);
+    // Nothing is left of one that is not wanted any more.
+    let mut wanted = with_texts.clone();
+    store.write(|txn| txn.apply(&spec())).unwrap();
+    assert!(!table(&store).schema.has_text_index());
+    wanted.text_features.clear();
+    assert_eq!(store.write(|txn| txn.build_text_index(&wanted)).unwrap(), None);
 }

@@ -79,12 +79,12 @@ fn a_change_of_the_layout_is_a_moment_that_can_be_followed() {
         feast_type: "INT64".into(),
         vector_length: None,
     });
-    store.write(|txn| txn.apply(&wider, &mut |_, _| {})).unwrap();
+    store.write(|txn| txn.apply(&wider)).unwrap();
     let after = as_of(&store);
     assert_ne!(after.generation, before.generation);
     assert_ne!(after.commit, before.commit);
     assert_eq!(changes(&store, before), Changes::Rows(vec![]));
-    store.write(|txn| txn.apply(&wider, &mut |_, _| {})).unwrap();
+    store.write(|txn| txn.apply(&wider)).unwrap();
     assert_eq!(as_of(&store), after);
 }
 

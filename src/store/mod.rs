@@ -5,7 +5,7 @@
 //!   belongs to which process;
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
-//! * `write`, `delete`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
+//! * `write`, `delete`, `expiry`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
 //!   in `runs` of row ids;
 //! * `segments`: the manifest of index files;
 //! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings.
@@ -21,6 +21,7 @@ mod connections;
 mod ddl;
 mod delete;
 mod errors;
+mod expiry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lock;

@@ -102,7 +102,7 @@ fn connections_share_what_the_schema_is() {
         feast_type: "INT64".into(),
         vector_length: None,
     });
-    one.write(|txn| txn.apply(&wider, &mut |_, _| {})).unwrap();
+    one.write(|txn| txn.apply(&wider)).unwrap();
     assert_ne!(generation(&two), before);
     assert_eq!(count(&two), 3);
 }
@@ -115,7 +115,7 @@ fn a_failed_schema_change_leaves_no_trace() {
     let failed: Result<()> = store.write(|txn| {
         let mut narrower = spec();
         narrower.features.pop();
-        txn.apply(&narrower, &mut |_, _| {})?;
+        txn.apply(&narrower)?;
         Err(crate::Error::new(ErrorKind::Io, "on purpose"))
     });
     assert!(failed.is_err());

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 
+use super::catalog;
 use super::connections::WriteTxn;
 use crate::error::Result;
-use crate::parallel;
 use crate::schema::{Column, TableSchema, ViewSpec, quote};
 use crate::text::indexable;
 
@@ -19,8 +19,11 @@ use crate::text::indexable;
 pub(super) const TOKENIZER: &str =
     "unicode61 remove_diacritics 0 categories 'L* N* M* S* C*' tokenchars '+#'";
 
-/// Rows between two calls of a progress function.
-const PROGRESS_STEP: u64 = 1024;
+/// Rows that are filled into an index in one transaction, so that writers get in between …
+const PIECE: u64 = 1024;
+
+/// … if their texts are no more than this.
+const PIECE_BYTES: usize = 1 << 20;
 
 impl WriteTxn<'_> {
     /// Creates an empty index over these columns; none at all, if there are no columns.
@@ -32,6 +35,7 @@ impl WriteTxn<'_> {
         for column in &mut schema.columns {
             column.text_indexed = columns.contains(&column.id);
         }
+        schema.text_is_filling = false;
         if columns.is_empty() {
             return Ok(());
         }
@@ -45,18 +49,14 @@ impl WriteTxn<'_> {
     }
 
     pub(super) fn drop_text_index(&self, schema: &TableSchema) -> Result<()> {
+        self.forget_filled(schema)?;
         let table = quote(&schema.text_table());
         Ok(self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?)
     }
 
-    /// Makes the index what the view wants, filling it where it has to be made. `indexed` are the
-    /// columns that it has, some of which may be gone from the table.
-    pub(super) fn settle_text_index(
-        &self,
-        spec: &ViewSpec,
-        indexed: &[u32],
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<()> {
+    /// Makes the index what the view wants, and begins to fill it where it has to be made.
+    /// `indexed` are the columns that it has, some of which may be gone from the table.
+    pub(super) fn settle_text_index(&self, spec: &ViewSpec, indexed: &[u32]) -> Result<()> {
         let Some(state) = self.table(&spec.id)? else {
             return Ok(());
         };
@@ -69,11 +69,12 @@ impl WriteTxn<'_> {
         schema.renew_generation();
         self.drop_text_index(&schema)?;
         self.create_text_index(&mut schema, &wanted)?;
+        schema.text_is_filling = schema.has_text_index();
         self.save(&schema)?;
-        self.fill_text_index(&schema, progress)
+        self.fill_text_index(schema).map(drop)
     }
 
-    /// Builds the index that the view wants if the table has none. One that is there stays as
+    /// Begins the index that the view wants if the table has none. One that is there stays as
     /// `apply` has made it, so that processes of different configurations do not undo each other.
     pub(super) fn ensure_text_index(
         &self,
@@ -83,45 +84,66 @@ impl WriteTxn<'_> {
         if schema.has_text_index() || schema.text_columns_among(&spec.text_features).is_empty() {
             return Ok(schema);
         }
-        self.settle_text_index(spec, &[], &mut |_, _| {})?;
+        self.settle_text_index(spec, &[])?;
         Ok(self.table(&spec.id)?.map_or(schema, |state| state.schema))
     }
 
-    /// Builds the index that the view wants if its table is there and has none.
-    pub fn build_missing_text_index(&self, spec: &ViewSpec) -> Result<()> {
-        match self.table(&spec.id)? {
-            Some(state) => self.ensure_text_index(state.schema, spec).map(drop),
-            None => Ok(()),
+    /// Goes on with the text index of the view's table, which is made first if the view wants one
+    /// and there is none: some rows of it. Gives the number of rows that were gone through;
+    /// `None` if the index is complete.
+    pub fn build_text_index(&self, spec: &ViewSpec) -> Result<Option<u64>> {
+        let Some(state) = self.table(&spec.id)? else {
+            return Ok(None);
+        };
+        if !state.schema.has_text_index() {
+            let made = self.ensure_text_index(state.schema, spec)?;
+            return Ok(made.text_is_filling.then_some(PIECE));
         }
+        if !state.schema.text_is_filling {
+            return Ok(None);
+        }
+        self.fill_text_index((*state.schema).clone())
     }
 
-    fn fill_text_index(
-        &self,
-        schema: &TableSchema,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<()> {
-        if !schema.has_text_index() {
-            return Ok(());
+    /// Fills in the next rows; writers have those filled in that they write meanwhile. What is
+    /// done is committed with the number of the last row, from which the next goes on, in
+    /// whichever process.
+    fn fill_text_index(&self, mut schema: TableSchema) -> Result<Option<u64>> {
+        if !schema.text_is_filling {
+            return Ok(None);
         }
-        let table = quote(&schema.sql_name);
-        let all: i64 =
-            self.connection
-                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        let mut insert = self.connection.prepare(&insert_sql(schema))?;
-        let mut rows =
-            self.connection.prepare(&format!("{} ORDER BY row_id", select_sql(schema)))?;
-        let mut rows = rows.query([])?;
-        let mut done = 0;
-        while let Some(row) = rows.next()? {
-            if done % PROGRESS_STEP == 0 {
-                progress(done, all.cast_unsigned());
-                parallel::check()?;
-            }
-            insert_texts(&mut insert, row)?;
+        let key = filled_key(&schema);
+        let last = catalog::meta(self.connection, &key)?.and_then(|last| last.parse().ok());
+        let mut last: i64 = last.unwrap_or(i64::MIN);
+        let mut insert = self.connection.prepare_cached(&insert_sql(&schema))?;
+        let sql = format!("{} WHERE row_id > ?1 ORDER BY row_id LIMIT ?2", select_sql(&schema));
+        let mut rows = self.connection.prepare_cached(&sql)?;
+        let mut rows = rows.query([last, PIECE.cast_signed()])?;
+        let (mut done, mut bytes) = (0, 0);
+        while bytes < PIECE_BYTES
+            && let Some(row) = rows.next()?
+        {
+            bytes += insert_texts(&mut insert, row)?.unwrap_or(0);
+            last = row.get(0)?;
             done += 1;
         }
-        progress(done, all.cast_unsigned());
-        parallel::check()
+        drop(rows);
+        if done == PIECE || bytes >= PIECE_BYTES {
+            catalog::set_meta(self.connection, &key, &last.to_string())?;
+            return Ok(Some(done));
+        }
+        self.forget_filled(&schema)?;
+        schema.text_is_filling = false;
+        schema.renew_generation();
+        self.save(&schema)?;
+        Ok(None)
+    }
+
+    fn forget_filled(&self, schema: &TableSchema) -> Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM _feast_vector_meta WHERE key = ?1")?
+            .execute([filled_key(schema)])?;
+        Ok(())
     }
 
     /// Brings the index up to date with the texts of these rows.
@@ -137,7 +159,7 @@ impl WriteTxn<'_> {
         for row_id in row_ids {
             let mut rows = select.query([*row_id])?;
             if let Some(row) = rows.next()?
-                && insert_texts(&mut insert, row)?
+                && insert_texts(&mut insert, row)?.is_some()
             {
                 continue;
             }
@@ -177,22 +199,31 @@ pub(super) fn select_sql(schema: &TableSchema) -> String {
     format!("SELECT row_id, {} FROM {}", names.join(", "), quote(&schema.sql_name))
 }
 
-/// Indexes the row's texts; false if it has none. A cell of another type than text is none.
-fn insert_texts(insert: &mut rusqlite::Statement<'_>, row: &rusqlite::Row<'_>) -> Result<bool> {
-    let mut has_text = false;
+/// Indexes the row's texts and gives their bytes; `None` if it has none. A cell of another type
+/// than text is none.
+fn insert_texts(
+    insert: &mut rusqlite::Statement<'_>,
+    row: &rusqlite::Row<'_>,
+) -> Result<Option<usize>> {
+    let mut bytes = None;
     insert.raw_bind_parameter(1, row.get::<_, i64>(0)?)?;
     for at in 1..row.as_ref().column_count() {
         let words = match row.get_ref(at)? {
             ValueRef::Text(text) => {
-                has_text = true;
+                bytes = Some(bytes.unwrap_or(0) + text.len());
                 Some(indexable(&String::from_utf8_lossy(text)))
             }
             _ => None,
         };
         insert.raw_bind_parameter(at + 1, words)?;
     }
-    if has_text {
+    if bytes.is_some() {
         insert.raw_execute()?;
     }
-    Ok(has_text)
+    Ok(bytes)
+}
+
+/// Where it is kept how far an index is filled.
+fn filled_key(schema: &TableSchema) -> String {
+    format!("text_filled_{}", schema.table_id)
 }

@@ -64,6 +64,8 @@ pub struct WriteCounts {
     pub written: u64,
     /// Rows older than what is stored.
     pub ignored: u64,
+    /// Whether the table waits for [`WriteTxn::upkeep`].
+    pub needs_upkeep: bool,
 }
 
 /// Writes rows of one view within a transaction.
@@ -174,17 +176,15 @@ impl<'a> RowWriter<'a> {
     /// Ends the batch: logs the changes for the indexes.
     pub fn finish(mut self) -> Result<WriteCounts> {
         if !self.touched.is_empty() {
+            let (now, written) = (self.options.now, self.counts.written);
+            let (expired, may_be_more) = self.txn.delete_few_expired(&self.schema, now, written)?;
+            self.touched.extend(expired);
+            self.counts.needs_upkeep = may_be_more || self.schema.text_is_filling;
             self.txn.log_rows(self.schema.table_id, &mut self.touched)?;
             self.txn.index_texts(&self.schema, &mut self.retexted)?;
         }
         if self.counts.written > 0 && self.options.expires_at.is_some() {
-            self.txn
-                .connection
-                .prepare_cached(
-                    "UPDATE _feast_vector_tables SET expires = 1
-                     WHERE table_id = ?1 AND expires = 0",
-                )?
-                .execute([self.schema.table_id])?;
+            self.txn.note_expiry(&self.schema)?;
         }
         Ok(self.counts)
     }
