@@ -250,8 +250,26 @@ class Engine:
     def count(self, view: View, filter: list[_Condition] | None = None) -> int:  # noqa: A002
         """How many rows have not expired and pass the filter."""
 
-    def sql(self, sql: str, parameters: list[int | float | str | bytes | None]) -> pa.RecordBatch:
-        """Run one reading SQL statement; columns are of int64, float64, string or binary."""
+    def sql(
+        self,
+        sql: str,
+        parameters: list[int | float | str | bytes | None],
+        *,
+        timeout: float | None = 30.0,
+        max_rows: int | None = 1_000_000,
+        max_bytes: int | None = ...,
+        max_length: int | None = 16_777_216,
+    ) -> pa.RecordBatch:
+        """Run one reading SQL statement; columns are of int64, float64, string or binary.
+
+        Args:
+            sql: A single statement. It may read every project in the file.
+            parameters: Values of its parameters.
+            timeout: Seconds that it may take.
+            max_rows: The most rows of the answer.
+            max_bytes: The most bytes of the answer.
+            max_length: The most bytes of a value or a row, stored or in between.
+        """
 
     def close(self) -> None:
         """Close every connection and let go of all vectors; the next call opens anew."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feast_vector import protos
+from feast_vector import _arrow, protos
 from feast_vector.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def serialized(view: str, types: Mapping[str, ValueType], keys: Any) -> list[byt
         InvalidInputError: Keys that are not the view's.
     """
     names = list(types)
+    for part in keys.values() if isinstance(keys, Mapping) else (keys,):
+        _arrow.validate(part, f"feature view '{view}', keys")
     rows = _rows(keys)
     if isinstance(rows, Mapping):
         columns = {str(name): column for name, column in rows.items()}

@@ -64,8 +64,11 @@ class BatchStream:
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the stream."""
-        reader = pa.RecordBatchReader.from_batches(self._schema, self._batches())
-        return reader.__arrow_c_stream__(requested_schema)
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The stream as pyarrow has it."""
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:

@@ -12,7 +12,7 @@ from feast.repo_config import RepoConfig
 from feast.types import String
 from numpy.typing import NDArray
 
-from feast_vector import views
+from feast_vector import _arrow, views
 from feast_vector.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def query_vectors(
     And whether they were passed as many, be there only one of them.
     """
     place = f"feature view '{table.name}', feature '{field}'"
+    _arrow.validate(queries, place)
     try:
         vectors = np.asarray(queries, dtype=np.float64)
     except (TypeError, ValueError) as cause:

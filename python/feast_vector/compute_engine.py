@@ -173,8 +173,8 @@ class _OutputNode(LocalOutputNode):
         )
         rows = config.materialization_config.online_write_batch_size or ROWS_AT_ONCE
         if self._progress_bar is None:
-            writer.write(table.to_batches(), rows)
+            writer.write(table.to_reader(), rows)
         else:
             with self._progress_bar(table.num_rows) as bar:
-                writer.write(table.to_batches(), rows, bar.update)
+                writer.write(table.to_reader(), rows, bar.update)
         _messages.rows_ignored(self.feature_view.name, writer.written, writer.ignored)

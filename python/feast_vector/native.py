@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.feature_view import DUMMY_ENTITY_ID
 
-from feast_vector import _keys, _messages, arguments, views
+from feast_vector import _arrow, _keys, _messages, arguments, views
 from feast_vector.errors import FeastVectorError, InvalidInputError, NotFoundError
 from feast_vector.filters import FilterLike, conditions
 from feast_vector.tables import ROWS_AT_ONCE, TableWriter
@@ -239,13 +239,14 @@ class VectorView:
                 cannot hold exactly: whole numbers out of range, nulls within lists. Batches before
                 that of the error are written; the message says how many rows.
         """
-        if not hasattr(data, "__arrow_c_stream__"):
+        try:
+            reader = _arrow.reader(data)
+        except TypeError as cause:
             message = (
                 f"feature view '{self.name}': {type(data).__name__} is no Arrow data; pass a "
                 "pyarrow, polars or pandas table, or anything with __arrow_c_stream__"
             )
-            raise InvalidInputError(message, "invalid_argument")
-        reader = pa.RecordBatchReader.from_stream(data)
+            raise InvalidInputError(message, "invalid_argument") from cause
         writer = TableWriter(
             self._engine, self._config, self._table, reader.schema, as_feast_does=False
         )
@@ -361,10 +362,22 @@ def search(
     return open_view(store, view).search(query, top_k, **options)
 
 
-def sql(
-    store: FeatureStore, statement: str, parameters: Sequence[Any] = (), *, as_dict: bool = False
+def sql(  # noqa: PLR0913
+    store: FeatureStore,
+    statement: str,
+    parameters: Sequence[Any] = (),
+    *,
+    as_dict: bool = False,
+    timeout: float | None = 30.0,
+    max_rows: int | None = 1_000_000,
+    max_bytes: int | None = 256 * 2**20,
+    max_length: int | None = 16 * 2**20,
 ) -> Columns:
     """Run one reading SQL statement through the store's own connection.
+
+    It may read everything in the file: every feature view of every project. It changes nothing, and
+    uses only functions, pragmas and tables of SQLite's that are known to be safe. Do not pass it
+    statements of people who may not read all of the file. Ctrl-C stops it.
 
     In this process nothing else may open the database file: a second SQLite would drop the first
     one's locks.
@@ -375,6 +388,10 @@ def sql(
             ``shop`` is the table ``shop_items``.
         parameters: Integers, floats, strings, bytes or ``None``.
         as_dict: Return a dict of lists instead of Arrow.
+        timeout: Seconds that it may take; ``None`` for no limit, as for those below.
+        max_rows: The most rows of the answer.
+        max_bytes: The most bytes of the answer in memory.
+        max_length: The most bytes of one value or row, be it stored or made on the way.
 
     Returns:
         A ``pyarrow.RecordBatch``. A column is of int64, float64, string or binary, whichever its
@@ -382,10 +399,22 @@ def sql(
         others, all are strings, BLOBs as SQL writes them (``X'00ff'``).
 
     Raises:
-        InvalidInputError: SQL that does not parse, or that would change something.
+        InvalidInputError: SQL that does not parse, that would change something, or that exceeds a
+            limit, which the message names.
     """
     try:
-        batch = _online_store(store).engine(store.config).sql(statement, list(parameters))
+        batch = (
+            _online_store(store)
+            .engine(store.config)
+            .sql(
+                statement,
+                list(parameters),
+                timeout=timeout,
+                max_rows=max_rows,
+                max_bytes=max_bytes,
+                max_length=max_length,
+            )
+        )
     except TypeError as cause:
         message = f"parameters can be integers, floats, strings, bytes or None ({cause})"
         raise InvalidInputError(message, "invalid_sql") from cause

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 
-from feast_vector import _core, _stream, protos, times, views
+from feast_vector import _arrow, _core, _stream, protos, times, views
 from feast_vector.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class TableWriter:
 
     def write(
         self,
-        batches: Iterable[pa.RecordBatch],
+        reader: pa.RecordBatchReader,
         rows_at_once: int = ROWS_AT_ONCE,
         progress: Callable[[int], Any] | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class TableWriter:
         Raises:
             InvalidInputError: A value that its feature cannot hold.
         """
-        for pieces in _transactions(batches, rows_at_once):
+        for pieces in _transactions(_arrow.batches(reader, self._place), rows_at_once):
             counts = [piece.num_rows for piece in pieces]
             starts = accumulate(counts, initial=self._rows)
             stream = _stream.BatchStream(

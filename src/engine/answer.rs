@@ -11,7 +11,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use super::search::{Found, SearchRequest};
 use super::vectors::Frozen;
 use super::{batch, typed};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decode_key;
 use crate::schema::{TableSchema, ValueKind, ViewSpec};
 use crate::store::{self, Micros, RowKey, Rows, Snapshot};
@@ -72,6 +72,11 @@ fn identities(
 ) -> Result<Rows> {
     let mut known =
         row_ids.iter().map(|row_id| vectors.row(*row_id)).collect::<Result<Vec<_>>>()?;
+    for (_, key) in known.iter().flatten() {
+        // A key that is none is the index's fault, and the table has the right one.
+        let damaged = |error: Error| Error::new(ErrorKind::IndexDamaged, error.message());
+        decode_key(key).map_err(damaged)?;
+    }
     // The index knows nothing of rows that another tool has deleted; the table does.
     snapshot.strike_missing(schema, row_ids, &mut known)?;
     let unknown: Vec<i64> =

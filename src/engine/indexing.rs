@@ -201,7 +201,11 @@ fn begin(
         return Ok(None);
     };
     let id = IndexId { table_id: table.schema.table_id, column_id: column.id, dim };
-    let index = snapshot.index(id)?;
+    let index = match snapshot.index(id) {
+        // What cannot be read is replaced.
+        Err(error) if error.kind() == ErrorKind::IndexDamaged => None,
+        index => index?,
+    };
     let changes = match &index {
         Some(index) => snapshot.changes_since(&table, index.seq)?,
         None => Changes::Unknown,

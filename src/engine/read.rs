@@ -9,7 +9,7 @@ use crate::parallel;
 use crate::proto::encode_key;
 use crate::query::{Filter, Resolved};
 use crate::schema::ViewSpec;
-use crate::store::{self, RowKey, Snapshot, SqlValue};
+use crate::store::{self, RowKey, Snapshot, SqlLimits, SqlValue};
 
 impl Engine {
     /// Reads features by entity key.
@@ -84,10 +84,15 @@ impl Engine {
     }
 
     /// Runs one reading SQL statement. A column of the answer is of int64, float64, text or
-    /// binary, whichever its values are.
-    pub fn sql(&self, sql: &str, parameters: &[SqlValue]) -> Result<RecordBatch> {
+    /// binary, whichever its values are. It may read every project in the file, within `limits`.
+    pub fn sql(
+        &self,
+        sql: &str,
+        parameters: &[SqlValue],
+        limits: &SqlLimits,
+    ) -> Result<RecordBatch> {
         let _entered = self.gate.enter()?;
-        let columns = self.store.sql(sql, parameters)?;
+        let columns = self.store.sql(sql, parameters, limits)?;
         batch(columns)
     }
 }

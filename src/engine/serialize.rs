@@ -151,8 +151,35 @@ fn serialize_lists(kind: ValueKind, array: &ArrayRef) -> Result<ArrayRef> {
 /// Serialized `EntityKey` messages of rows whose join keys are given by column: names, and
 /// serialized `Value`s of as many rows each.
 pub fn serialize_entity_keys(names: &[String], columns: &[ArrayRef]) -> Result<ArrayRef> {
-    let columns: Vec<_> = columns.iter().map(AsArray::as_binary::<i32>).collect();
+    let wrong = |message: String| Err(Error::new(ErrorKind::InvalidKey, message));
+    if names.len() != columns.len() {
+        return wrong(format!(
+            "there are {} join keys, and columns of {}; pass a column for each",
+            names.len(),
+            columns.len()
+        ));
+    }
     let rows = columns.first().map_or(0, Array::len);
+    for (name, column) in names.iter().zip(columns) {
+        if column.len() != rows {
+            return wrong(format!(
+                "the columns of join keys differ in length: '{}' has {rows} rows, and '{name}' {}",
+                names[0],
+                column.len()
+            ));
+        }
+        if *column.data_type() != DataType::Binary {
+            return wrong(format!(
+                "the column of join key '{name}' is of Arrow's type {}, and has to be of binary: \
+                 serialized values",
+                column.data_type()
+            ));
+        }
+        if let Some(row) = (0..rows).find(|row| column.is_null(*row)) {
+            return wrong(format!("row {row} has no value of join key '{name}'"));
+        }
+    }
+    let columns: Vec<_> = columns.iter().map(AsArray::as_binary::<i32>).collect();
     let mut messages = Messages::new(rows);
     for row in 0..rows {
         messages.push(|out| {

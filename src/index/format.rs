@@ -299,6 +299,9 @@ impl Header {
         if !matches!(header.element_bytes, 4 | 8) || header.dim == 0 {
             return damage("its vectors are of no length or type that there is");
         }
+        if header.coded > header.rows || (header.coded > 0 && header.lists == 0) {
+            return damage("it has more codes than rows, or no lists of them");
+        }
         // Numbers of another writer's are not trusted to be multiplied.
         let counts = [header.rows, header.coded, header.lists, header.blocks, header.key_bytes];
         if counts.into_iter().any(|count| count > bytes.len()) || header.dim > fastscan::MAX_PADDED

@@ -1,6 +1,7 @@
 //! Where rows are in a segment.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::format::Section;
 use super::{Damage, Segment};
@@ -56,10 +57,33 @@ impl Segment {
         Ok(())
     }
 
-    fn sorted_ids(&self) -> Result<&[i64], Damage> {
+    /// The row ids in ascending order. That they are, and that the positions are those of these
+    /// rows, is checked once.
+    pub(super) fn sorted_ids(&self) -> Result<&[i64], Damage> {
         let is_ordered = self.header().ordered;
         let section = if is_ordered { Section::RowIds } else { Section::SortedIds };
-        self.numbers(section, 0..self.header().rows)
+        let ids: &[i64] = self.numbers(section, 0..self.header().rows)?;
+        if !self.ids_checked.load(Relaxed) {
+            self.check_ids(ids)?;
+            self.ids_checked.store(true, Relaxed);
+        }
+        Ok(ids)
+    }
+
+    #[cold]
+    fn check_ids(&self, ids: &[i64]) -> Result<(), Damage> {
+        if !ids.is_sorted_by(|one, next| one < next) {
+            return Err(Damage::new("its row ids are not in order"));
+        }
+        if !self.header().ordered {
+            let positions: &[u32] = self.numbers(Section::SortedPositions, 0..ids.len())?;
+            let row_ids = self.row_ids()?;
+            let is_of = |(id, at): (&i64, &u32)| row_ids.get(*at as usize) == Some(id);
+            if !ids.iter().zip(positions).all(is_of) {
+                return Err(Damage::new("a row is not where it should be"));
+            }
+        }
+        Ok(())
     }
 
     /// The position of the row whose id is at this place among the sorted ones.

@@ -38,6 +38,8 @@ pub use staging::{Staged, Staging};
 use crate::error::is_shortage;
 
 #[cfg(test)]
+mod lies;
+#[cfg(test)]
 mod tests;
 
 /// What is wrong with an index file. Nothing is lost by it: all that is in one can be made anew

@@ -328,6 +328,9 @@ impl<'a, T: Real> Search<'a, T> {
                 let lane = lanes.trailing_zeros() as usize;
                 lanes &= lanes - 1;
                 let position = start + found.block * crate::vector::fastscan::LANES + lane;
+                if position >= end {
+                    return Err(Damage::new("a list has codes of more rows than it has"));
+                }
                 if self.wants(aimed, position)? {
                     prefetch(segment.fine_unchecked(position));
                     self.flight.push(position as u32);
@@ -355,6 +358,9 @@ impl<'a, T: Real> Search<'a, T> {
     fn refine(&mut self, aimed: &Aimed<'_>, position: u32, list: List) -> Result<(), Damage> {
         self.effort.refined += 1;
         let code = aimed.part.segment.fine(position as usize)?;
+        if list_of(code, aimed.rotated.len()) as usize != list.number {
+            return Err(Damage::new("a row is in another list than its code says"));
+        }
         let (key, deviation) = fine_key(&aimed.rotated, code, list.reach);
         let (key, margin) = (list.share + key, FINE_MARGIN * deviation);
         if f64::from(key - margin) <= self.best.threshold() {

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Pod;
 use memmap2::Mmap;
@@ -39,6 +39,8 @@ pub struct Segment {
     rotation: Rotation,
     /// The chunks that were found to be whole, a bit for each.
     checked: Vec<AtomicU64>,
+    /// Whether the ascending row ids were found to be that; see `lookup`.
+    pub(super) ids_checked: AtomicBool,
     uncoded: OnceLock<Uncoded>,
 }
 
@@ -108,6 +110,7 @@ impl Segment {
             rotation: Rotation::new(header.dim, ROTATION_SEED),
             checked: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             uncoded: OnceLock::new(),
+            ids_checked: AtomicBool::new(false),
         };
         segment.read_lists()?;
         Ok(segment)
@@ -218,8 +221,11 @@ impl Segment {
         section: Section,
         items: Range<usize>,
     ) -> Result<&[N], Damage> {
-        let start = self.layout.range(section).start;
+        let Range { start, end } = self.layout.range(section);
         let range = start + items.start * size_of::<N>()..start + items.end * size_of::<N>();
+        if range.end > end {
+            return Err(Damage::new("one of its parts leads outside of another"));
+        }
         self.check(range.clone())?;
         Ok(bytemuck::cast_slice(&self.map[range]))
     }
@@ -352,6 +358,9 @@ impl Segment {
 
     /// All vectors, as exact scans see them; `dead` has a bit for each row, or none at all.
     pub fn views<'a, T: Real>(&'a self, dead: &'a [u64]) -> Result<Vec<BlockView<'a, T>>, Damage> {
+        if self.header.ordered {
+            self.sorted_ids()?;
+        }
         let stride = self.header.stride();
         let starts = (0..self.header.rows).step_by(BLOCK_ROWS);
         let view = |start: usize| {

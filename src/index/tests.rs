@@ -13,7 +13,7 @@ use crate::vector::{Hit, Metric, Query, Real, RowMeta, RowSet, Scope, SplitMix64
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::InnerProduct];
 
 /// Vectors around a few centres, as embeddings are.
-fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
+pub(super) fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
     let mut random = SplitMix64(seed);
     let mut number = || (random.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0;
     let centres: Vec<Vec<f32>> =
@@ -59,7 +59,7 @@ fn options(folder: &Path, metric: Metric, lists: Option<usize>) -> BuildOptions 
     }
 }
 
-fn built<T: Real>(
+pub(super) fn built<T: Real>(
     folder: &Path,
     rows: &[(RowMeta, Vec<f32>)],
     metric: Metric,
@@ -68,16 +68,16 @@ fn built<T: Real>(
     build(&stage::<T>(folder, rows), &options(folder, metric, lists)).unwrap().unwrap()
 }
 
-fn plain(vectors: Vec<Vec<f32>>) -> Vec<(RowMeta, Vec<f32>)> {
+pub(super) fn plain(vectors: Vec<Vec<f32>>) -> Vec<(RowMeta, Vec<f32>)> {
     // Ids with gaps, and not from 0.
     (0..).map(|row| RowMeta::plain(1000 + row * 3)).zip(vectors).collect()
 }
 
-fn how(scope: Scope<'_>) -> How<'_> {
+pub(super) fn how(scope: Scope<'_>) -> How<'_> {
     How { scope, threads: 1, exact: false, reach: Reach::Measured }
 }
 
-fn query<T: Real>(vector: &[f32], metric: Metric, top_k: usize) -> Query<T> {
+pub(super) fn query<T: Real>(vector: &[f32], metric: Metric, top_k: usize) -> Query<T> {
     Query::new(vector.iter().map(|x| f64::from(*x)), metric, top_k)
 }
 

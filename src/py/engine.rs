@@ -1,6 +1,7 @@
 //! The engine as a Python class.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use numpy::PyReadonlyArray2;
@@ -9,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
-use pyo3_arrow::input::AnyRecordBatch;
 
+use super::arrow::Batches;
 use super::call::{run, warn};
 use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
@@ -21,7 +22,7 @@ use crate::engine::{
 use crate::parallel;
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
-use crate::store::{Conflict, Durability, SqlValue, StoreOptions};
+use crate::store::{Conflict, Durability, SqlLimits, SqlValue, StoreOptions};
 use crate::text::TextMatch;
 use crate::vector::Metric;
 
@@ -110,14 +111,18 @@ impl Engine {
         first_row: u64,
     ) -> PyResult<(u64, u64)> {
         run("a write", |call| {
-            let batches: AnyRecordBatch = batches.extract()?;
-            let schema = batches.schema()?;
-            let reader = batches.into_reader()?;
+            let mut batches = Batches::open(batches)?;
+            let schema = Arc::clone(&batches.schema);
             let conflict =
                 if newest_event_wins { Conflict::NewestEventWins } else { Conflict::LastWriteWins };
             let request = WriteRequest { conflict, ttl_seconds, first_row };
             let counts =
-                call.detached(py, || self.engine.write(&view.spec, &schema, reader, request))?;
+                call.detached(py, || self.engine.write(&view.spec, &schema, &mut batches, request));
+            // Python's own error says more than what Arrow makes of it.
+            let counts = match batches.failed {
+                Some(error) => return Err(error),
+                None => counts?,
+            };
             warn(py, self.engine.take_notices());
             Ok((counts.written, counts.ignored))
         })
@@ -285,18 +290,32 @@ impl Engine {
         })
     }
 
+    #[pyo3(signature = (
+        sql, parameters, *, timeout=Some(30.0), max_rows=Some(1_000_000),
+        max_bytes=Some(256 << 20), max_length=Some(16 << 20)
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn sql<'py>(
         &self,
         py: Python<'py>,
         sql: &str,
         parameters: Vec<Option<PySqlValue>>,
+        timeout: Option<f64>,
+        max_rows: Option<usize>,
+        max_bytes: Option<usize>,
+        max_length: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         run("a SQL statement", |call| {
+            let timeout = timeout
+                .map(Duration::try_from_secs_f64)
+                .transpose()
+                .map_err(|cause| PyValueError::new_err(format!("timeout: {cause}")))?;
+            let limits = SqlLimits { timeout, max_rows, max_bytes, max_length };
             let parameters: Vec<SqlValue> = parameters
                 .into_iter()
                 .map(|value| value.map_or(SqlValue::Null, SqlValue::from))
                 .collect();
-            let batch = call.detached(py, || self.engine.sql(sql, &parameters))?;
+            let batch = call.detached(py, || self.engine.sql(sql, &parameters, &limits))?;
             PyRecordBatch::new(batch).into_pyarrow(py)
         })
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "arguments extracted from Python are owned")]
 
+mod arrow;
 mod call;
 mod engine;
 mod errors;

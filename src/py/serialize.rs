@@ -20,7 +20,7 @@ pub(super) fn serialize_values<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     run("serialize_values", |call| {
         let missing = if as_feast_does { Missing::AsFeastDoes } else { Missing::AsIs };
-        let (array, _) = array.extract::<PyArray>()?.into_inner();
+        let array = super::arrow::array(array)?;
         let values =
             call.detached(py, || engine::serialize_values(feast_type, &array, missing, first_row))?;
         values.map(|values| to_pyarrow(py, values)).transpose()
@@ -36,8 +36,7 @@ pub(super) fn serialize_entity_keys(
     columns: Vec<Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     run("serialize_entity_keys", |call| {
-        let array = |column: Bound<'_, PyAny>| Ok(column.extract::<PyArray>()?.into_inner().0);
-        let columns = columns.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
+        let columns = columns.iter().map(super::arrow::array).collect::<PyResult<Vec<_>>>()?;
         let keys = call.detached(py, || engine::serialize_entity_keys(&names, &columns))?;
         Ok(to_pyarrow(py, keys)?.unbind())
     })

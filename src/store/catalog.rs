@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connections::{Snapshot, WriteTxn};
-use super::segments;
+use super::{planted, segments};
 use crate::error::Result;
 use crate::random;
 use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId, free_name, table_name};
@@ -271,6 +271,7 @@ impl Snapshot<'_> {
                 Ok(TableSchema::new(table_id, row.get(0)?, row.get(1)?, view, row.get(5)?))
             },
         )?;
+        planted::check_table(self.connection, &schema.sql_name)?;
         let mut statement = self.connection.prepare_cached(
             "SELECT role, column_id, name, column_name, feast_type, vector_length, declared,
                     text_indexed

@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::allowed;
 use super::checkpoint::Checkpointer;
 use super::lock::{self, BuilderLock, LockFile};
 use super::locks;
 use super::open::{self, StoreOptions};
 use super::process::{Birth, OpenFile, Own};
-use super::sql::SqlValue;
+use super::sql::{SqlLimits, SqlValue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
 use crate::parallel;
@@ -31,6 +32,8 @@ const IDLE_READERS: usize = 16;
 pub struct Store {
     pub(super) options: StoreOptions,
     readers: Mutex<Vec<FileConnection>>,
+    /// Readers for SQL that callers bring, which others would have to be cleaned for.
+    sql_readers: Mutex<Vec<FileConnection>>,
     writer: Mutex<Option<Writer>>,
     /// Dropped after the connections; the last of them to close leaves no log.
     pub(super) checkpointer: Checkpointer,
@@ -115,6 +118,7 @@ impl Store {
         Self {
             options,
             readers: Mutex::new(Vec::new()),
+            sql_readers: Mutex::new(Vec::new()),
             writer: Mutex::new(None),
             checkpointer: Checkpointer::default(),
             schemas: Mutex::new(HashMap::new()),
@@ -189,13 +193,32 @@ impl Store {
     /// A column is an array of int64, float64, text or binary, whichever its values are; integers
     /// among reals become reals. Where texts or BLOBs stand among others, all are text, BLOBs as
     /// SQL writes them (`X'00ff'`). Anything but reading is refused.
-    pub fn sql(&self, sql: &str, parameters: &[SqlValue]) -> Result<Vec<(String, ArrayRef)>> {
-        let mut reader = self.take_reader().map_err(|error| self.with_path(error))?;
-        let answer = super::sql::read_only(&mut reader.connection, sql, parameters);
-        if answer.is_ok() {
-            self.give_back(reader);
+    ///
+    /// It may read every project in the file, within `limits`.
+    pub fn sql(
+        &self,
+        sql: &str,
+        parameters: &[SqlValue],
+        limits: &SqlLimits,
+    ) -> Result<Vec<(String, ArrayRef)>> {
+        let mut reader = self.take_sql_reader().map_err(|error| self.with_path(error))?;
+        let connection = &mut reader.connection;
+        let answer = super::sql::read_only(connection, sql, parameters, limits);
+        let mut readers = self.sql_readers.lock();
+        if answer.is_ok() && readers.len() < IDLE_READERS {
+            readers.push(reader);
         }
         answer.map_err(|error| self.with_path(error))
+    }
+
+    fn take_sql_reader(&self) -> Result<FileConnection> {
+        let idle = self.sql_readers.lock().pop();
+        if let Some(reader) = idle.filter(|reader| reader.is_current(&self.options.path)) {
+            return Ok(reader);
+        }
+        let reader = FileConnection::open(&self.options)?;
+        allowed::drop_modules(&reader.connection)?;
+        Ok(reader)
     }
 
     fn try_read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
@@ -282,12 +305,14 @@ impl Store {
     /// others may have written what it does not know.
     fn leave_lost_log(&self, writer: &mut FileConnection) {
         let mut readers = self.readers.lock();
-        for lost in readers.iter_mut().chain([&mut *writer]) {
+        let mut sql_readers = self.sql_readers.lock();
+        for lost in readers.iter_mut().chain(sql_readers.iter_mut()).chain([&mut *writer]) {
             let _ = lost.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
             // As after a replacement of the file itself: the next use opens anew.
             lost.file = None;
         }
         readers.clear();
+        sql_readers.clear();
     }
 
     /// Closes every connection; the next call opens them anew.
@@ -295,6 +320,7 @@ impl Store {
         let mut writer = self.writer.lock();
         self.checkpointer.finish();
         self.readers.lock().clear();
+        self.sql_readers.lock().clear();
         *writer = None;
     }
 

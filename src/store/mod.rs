@@ -3,16 +3,19 @@
 //! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
 //! * `locks`: SQLite's own locks, made such that nothing in the process drops them; `process`: what
 //!   belongs to which process;
+//! * `planted`: what somebody else may have put into the file, and what becomes of it;
 //! * `catalog` and `ddl`: which tables there are, and how they change with their views;
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
 //! * `write`, `delete`, `expiry`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
 //!   in `runs` of row ids;
 //! * `segments`: the manifest of index files;
-//! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings.
+//! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings,
+//!   and `allowed`: what it may use.
 //!
 //! Vectors are bytes here. Nothing of ours opens the database file other than through this module:
 //! where `locks` has to leave SQLite's POSIX locks, closing any other descriptor drops them.
 
+mod allowed;
 mod catalog;
 mod cell;
 mod changes;
@@ -34,6 +37,7 @@ mod lock;
 )]
 mod locks;
 mod open;
+mod planted;
 mod process;
 mod read;
 mod runs;
@@ -65,7 +69,7 @@ pub(crate) use read::{MOST_BYTES, has_room, no_rows, too_large};
 pub use read::{RowKey, Rows};
 pub use runs::RowRuns;
 pub use segments::{IndexId, IndexState, SegmentEntry};
-pub use sql::SqlValue;
+pub use sql::{SqlLimits, SqlValue};
 pub use text_search::{WeightedPhrase, text_expression};
 pub use vectors::StoredVector;
 pub use write::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};

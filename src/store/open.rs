@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::catalog;
 use super::changes::ChangeLogOptions;
 use super::lock::LockFile;
+use super::planted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
 use crate::parallel;
@@ -106,6 +107,7 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     let mut connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
     connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(parallel::is_cancelled))?;
+    planted::disarm(&connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", MAPPED)?;
@@ -114,6 +116,7 @@ pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     if format_of(&connection)? != Format::Current {
         bring_to_current(&connection, options)?;
     }
+    planted::check_own_tables(&connection)?;
     Ok(connection)
 }
 

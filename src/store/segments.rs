@@ -1,12 +1,15 @@
 //! The manifest of index files: which segments each index has, and which changes they cover.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::connections::{Snapshot, WriteTxn};
 use super::runs::RowRuns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random;
 use crate::schema::{Column, TableSchema};
+
+/// What a build says of itself takes a few kilobytes.
+const MAX_REPORT_BYTES: usize = 1 << 20;
 
 pub(super) const CREATE: &str = "
     CREATE TABLE _feast_vector_indexes (
@@ -82,13 +85,7 @@ impl Snapshot<'_> {
         let mut rows = statement.query(key)?;
         let mut segments = Vec::new();
         while let Some(row) = rows.next()? {
-            segments.push(SegmentEntry {
-                segment_id: row.get(0)?,
-                file: row.get(1)?,
-                stamp: row.get::<_, i64>(2)?.cast_unsigned(),
-                dead: RowRuns::unpack(row.get_ref(3)?.as_blob()?)?,
-                report: row.get(4)?,
-            });
+            segments.push(entry(row).map_err(|_| broken())?);
         }
         Ok(Some(IndexState { seq, segments }))
     }
@@ -116,6 +113,25 @@ impl Snapshot<'_> {
         let files = statement.query_map([], |row| row.get(0))?;
         Ok(files.collect::<rusqlite::Result<_>>()?)
     }
+}
+
+/// A row of the manifest, which somebody may have edited.
+fn entry(row: &Row<'_>) -> Result<SegmentEntry> {
+    let report: String = row.get(4)?;
+    if report.len() > MAX_REPORT_BYTES {
+        return Err(broken());
+    }
+    Ok(SegmentEntry {
+        segment_id: row.get(0)?,
+        file: row.get(1)?,
+        stamp: row.get::<_, i64>(2)?.cast_unsigned(),
+        dead: RowRuns::unpack(row.get_ref(3)?.as_blob().map_err(|_| broken())?)?,
+        report,
+    })
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::IndexDamaged, "its entry in the list of index files cannot be read")
 }
 
 impl WriteTxn<'_> {

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,137 @@ def test_a_file_mode_may_be_what_yaml_makes_of_it(harness, given):
     section = type(harness.config.online_store)(file_mode=given)
     assert section.file_mode == 0o660
     assert type(section)(**section.model_dump()).file_mode == 0o660
+
+
+# Offset in the header, format, and what is put there instead.
+HEADER_LIES = {
+    "table": (24, "<q", 77),
+    "column": (32, "<I", 77),
+    "length": (36, "<I", 255),
+    "no length": (36, "<I", 0),
+    "element": (40, "<I", 8),
+    "metric": (44, "<I", 0),
+    "no metric": (44, "<I", 9),
+    "codes": (48, "<Q", 2**32),
+    "rows": (56, "<Q", 2**63),
+    "one row more": (56, "<Q", 2501),
+    "lists": (64, "<Q", 0),
+    "blocks": (72, "<Q", 1),
+    "disorder": (96, "<I", 0),
+    "bytes": (104, "<Q", 4096),
+    "keys": (112, "<Q", 2**40),
+}
+
+
+@pytest.mark.parametrize("lie", HEADER_LIES)
+def test_an_index_file_that_lies_with_a_right_checksum_is_damage(harness, lie):
+    rows = vectors(2500)
+    fill(harness, rows)
+    engine, view = engine_and_view(harness)
+    engine.optimize(view)
+    truth = find(harness, rows[7], exact=True)[0]
+    [path] = index_folder(harness).glob("*.seg")
+    engine.close()
+    file = bytearray(path.read_bytes())
+    offset, kind, number = HEADER_LIES[lie]
+    struct.pack_into(kind, file, offset, number)
+    struct.pack_into("<I", file, 12, zlib.crc32(file[16:4096]))
+    path.unlink()
+    path.write_bytes(file)
+    with pytest.warns(RuntimeWarning, match="answers stay right"):
+        found = find(harness, rows[7])[0]
+    assert found == truth
+    engine.optimize(view)
+    assert find(harness, rows[7])[0] == truth
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["dead = x'ffffffffffffffffffff01'", "dead = 'text'", "report = zeroblob(2000000)", "file = 7"],
+)
+def test_a_manifest_that_cannot_be_read_is_damage(harness, edit):
+    rows = vectors(2500)
+    fill(harness, rows)
+    engine, view = engine_and_view(harness)
+    engine.optimize(view)
+    engine.close()
+    sql_elsewhere(harness, f"UPDATE _feast_vector_segments SET {edit}")
+    with pytest.warns(RuntimeWarning, match="answers stay right"):
+        found = find(harness, rows[7])[0]
+    assert found == find(harness, rows[7], exact=True)[0]
+    engine.optimize(view)
+    assert find(harness, rows[7])[0][0][0] == 7
+
+
+def sealed(file):
+    """An index file, its checksums made right again."""
+    starts = range(4096, len(file), 64)
+    chunks = next(s for s in starts if s + -(-(s - 4096) // 65536) * 4 == len(file))
+    for number, start in enumerate(range(4096, chunks, 65536)):
+        crc = zlib.crc32(file[start : min(start + 65536, chunks)])
+        struct.pack_into("<I", file, chunks + 4 * number, crc)
+    struct.pack_into("<I", file, 100, zlib.crc32(file[chunks:]))
+    struct.pack_into("<I", file, 12, zlib.crc32(file[16:4096]))
+    return bytes(file)
+
+
+def test_keys_of_an_index_that_are_none_are_damage(harness):
+    rows = vectors(2500)
+    fill(harness, rows)
+    engine, view = engine_and_view(harness)
+    engine.optimize(view)
+    truth = find(harness, rows[7], exact=True)[0]
+    [path] = index_folder(harness).glob("*.seg")
+    engine.close()
+    file = bytearray(path.read_bytes())
+    assert sealed(bytearray(file)) == bytes(file)
+    keys = file.find(sql_elsewhere_key(harness))
+    assert keys > 0
+    file[keys : keys + 8] = b"\xff" * 8
+    path.unlink()
+    path.write_bytes(sealed(file))
+    everything = len(rows)
+    with pytest.warns(RuntimeWarning, match="answers stay right"):
+        found = find(harness, rows[7], top_k=everything)[0]
+    assert len(found) == everything
+    assert found[: len(truth)] == truth
+
+
+def sql_elsewhere_key(harness):
+    """The key of the first row, as the column has it."""
+    [[key]] = sql_elsewhere(
+        harness, f"SELECT hex(entity_key) FROM {harness.config.project}_items WHERE row_id = 1"
+    )
+    return bytes.fromhex(key)
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "VIRTUAL TABLE"])
+@pytest.mark.parametrize("name", ["shop_items", "_feast_vector_changes"])
+def test_what_stands_in_a_tables_place_is_refused(harness, tmp_path, kind, name):
+    fill(harness, vectors(10))
+    engine, _ = engine_and_view(harness)
+    engine.close()
+    sql_elsewhere(harness, f"ALTER TABLE {name} RENAME TO elsewhere")
+    body = "AS SELECT * FROM elsewhere" if kind == "VIEW" else "USING fts5(entity_key)"
+    sql_elsewhere(harness, f"CREATE {kind} {name} {body}")
+    another = make_harness(tmp_path)
+    with pytest.raises(errors.FormatError, match=f"'{name}' is a view or a virtual table"):
+        fill(another, vectors(10))
+
+
+def test_a_trigger_in_the_file_does_not_run(harness):
+    fill(harness, vectors(10))
+    engine, _ = engine_and_view(harness)
+    engine.close()
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        sql_elsewhere(
+            harness,
+            f"CREATE TRIGGER planted_{event} AFTER {event} ON shop_items BEGIN "
+            "DELETE FROM _feast_vector_meta; UPDATE shop_items SET title = 'owned'; END",
+        )
+    fill(harness, vectors(12), minute=1)
+    assert (
+        engine.sql("SELECT count(*) AS n FROM shop_items WHERE title = 'owned'", [])["n"][0].as_py()
+        == 0
+    )
+    assert engine.sql("SELECT count(*) AS n FROM _feast_vector_meta", [])["n"][0].as_py() > 0

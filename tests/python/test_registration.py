@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,22 @@ def test_uninstalling_leaves_nothing_behind():
         ).locate()
     )
     assert site.exists()
+
+
+@pytest.mark.parametrize("path", ["", ":", "{}", "{}:"])
+def test_nothing_of_the_working_directory_is_imported_at_start(tmp_path, path):
+    for name in ("_feast_vector_register.py", "feast_vector/__init__.py"):
+        planted = tmp_path / name
+        planted.parent.mkdir(exist_ok=True)
+        planted.write_text("open('was-here', 'w').close()")
+    code = "import sys; print(sys.modules['_feast_vector_register'].__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", "PYTHONPATH": path.format(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not (tmp_path / "was-here").exists()
+    assert Path(done.stdout.strip()).parent == Path(sysconfig.get_path("platlib"))

@@ -1,0 +1,115 @@
+"""Arrow data of others: validated in full before anything is read from it.
+
+What a file or a client sends, pyarrow takes as it is: offsets that lead outside of their buffers
+included. Arrow's C interface does not even say how long a buffer is, so whoever takes an array
+through it has to believe its offsets. What pyarrow holds is therefore validated where it is, with
+the sizes of its buffers known. Of other libraries' data in this process, values and their order are
+validated; that its memory is as large as it says has to be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from feast_vector.errors import InvalidInputError
+
+
+def validate(data: Any, what: str = "") -> Any:  # noqa: ANN401
+    """The data, if it is no Arrow data, or valid.
+
+    Raises:
+        InvalidInputError: Arrow data that contradicts itself.
+    """
+    if isinstance(data, pa.Array | pa.ChunkedArray | pa.RecordBatch | pa.Table):
+        try:
+            _validate(data)
+        except (pa.ArrowException, ValueError) as cause:
+            place = f"{what}: " if what else ""
+            message = (
+                f"{place}the Arrow data is damaged, or was made by hand ({cause}); nothing of it "
+                "is used. Make it anew with a library that writes Arrow"
+            )
+            raise InvalidInputError(message, "invalid_value") from cause
+    return data
+
+
+def _validate(data: Any) -> None:  # noqa: ANN401
+    types = data.schema.types if isinstance(data, pa.RecordBatch | pa.Table) else [data.type]
+    if not any(pa.types.is_date64(kind) for kind in types):
+        data.validate(full=True)
+        return
+    # Arrow wants whole days of these; what we make of others is said elsewhere.
+    data.validate()
+    if isinstance(data, pa.RecordBatch | pa.Table):
+        for column in data.columns:
+            _validate(column)
+
+
+def array(data: Any) -> pa.Array:  # noqa: ANN401
+    """An array of any library's, validated."""
+    if not isinstance(data, pa.Array):
+        if not hasattr(data, "__arrow_c_array__"):
+            message = f"{type(data).__name__} is no Arrow array"
+            raise TypeError(message)
+        data = pa.array(data)
+    return validate(data)
+
+
+def reader(data: Any) -> pa.RecordBatchReader:  # noqa: ANN401
+    """The batches of any library's table or stream, not validated yet.
+
+    pyarrow's own do not pass through the C interface, which loses the sizes of their buffers.
+    """
+    if isinstance(data, pa.RecordBatchReader):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.RecordBatchReader.from_batches(data.schema, [data])
+    if _is_of(data, "pandas"):
+        # As pandas itself does; its columns may be pyarrow's.
+        data = pa.Table.from_pandas(data)
+    # pyarrow's tables and scanners, and our streams.
+    own = getattr(data, "to_reader", None) if _is_of(data, "pyarrow", "feast_vector") else None
+    found = own() if callable(own) else None
+    if isinstance(found, pa.RecordBatchReader):
+        return found
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(data)
+    if hasattr(data, "__arrow_c_array__"):
+        return reader(pa.record_batch(data))
+    message = f"{type(data).__name__} is no Arrow data"
+    raise TypeError(message)
+
+
+def batches(source: pa.RecordBatchReader, what: str = "") -> Iterator[pa.RecordBatch]:
+    """The reader's batches, each of the schema that it promised, and validated.
+
+    Raises:
+        InvalidInputError: A batch that contradicts its stream's schema, or itself.
+    """
+    schema = source.schema
+    for number, batch in enumerate(source):
+        if not batch.schema.equals(schema):
+            place = f"{what}: " if what else ""
+            message = (
+                f"{place}batch {number} of the stream has the columns {_columns(batch.schema)}, "
+                f"and its schema promises {_columns(schema)}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
+        yield validate(batch, what)
+
+
+def checked(data: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:  # noqa: ANN401
+    """What the core takes of a table or stream: its schema, and its validated batches."""
+    source = reader(data)
+    return source.schema, batches(source)
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+
+
+def _is_of(data: Any, *packages: str) -> bool:  # noqa: ANN401
+    return type(data).__module__.partition(".")[0] in packages
