@@ -216,9 +216,9 @@ def test_reads_over_http(server):
 def test_wrong_requests_over_http(server):
     body = {"features": ["l2:title"], "query": [1.0, 2.0], "top_k": 2, "api_version": 2}
     wrong = {"type": "eq", "key": "prise", "value": 1}
-    answer = post(server, "/search", {**body, "filters": wrong}, status=500)
+    answer = post(server, "/search", {**body, "filters": wrong}, status=404)
     assert "has nothing named 'prise' to filter on; it has: id" in str(answer)
-    answer = post(server, "/search", {**body, "query": [1.0]}, status=500)
+    answer = post(server, "/search", {**body, "query": [1.0]}, status=422)
     assert "the query vector has 1 values, but the stored vectors have 2" in str(answer)
 
 
