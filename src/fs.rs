@@ -2,7 +2,7 @@
 //! regular files are, and what is created takes the database's permissions.
 
 use std::fs::{File, Metadata, OpenOptions, symlink_metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Permissions of a database that is private to its owner.
@@ -17,6 +17,15 @@ const SHARED: u32 = 0o660;
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let file = without_links(OpenOptions::new().read(true)).open(path).map_err(explain)?;
     regular(file)
+}
+
+/// What a small file says, unless it is a link, or of somebody who may not write `database`.
+pub(crate) fn read_trusted(path: &Path, database: &Path) -> Option<String> {
+    let file = open_regular(path).ok()?;
+    let mut text = String::new();
+    file.metadata().is_ok_and(|found| is_trusted(&found, database)).then_some(())?;
+    file.take(4096).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Creates a file that nobody else has: an error if the name is taken, be it by a link.

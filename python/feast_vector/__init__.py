@@ -23,6 +23,8 @@ from feast_vector.errors import (
 )
 
 if TYPE_CHECKING:
+    from feast_vector.importing import import_sqlite
+    from feast_vector.maintenance import backup, compact, restore, verify
     from feast_vector.native import VectorView, open_view, search, sql
     from feast_vector.online_store import VectorOnlineStore, VectorOnlineStoreConfig
 
@@ -40,9 +42,14 @@ __all__ = [
     "VectorOnlineStoreConfig",
     "VectorView",
     "__version__",
+    "backup",
+    "compact",
+    "import_sqlite",
     "open_view",
+    "restore",
     "search",
     "sql",
+    "verify",
 ]
 
 if _core.DEBUG_BUILD:
@@ -66,9 +73,14 @@ _LAZY = {
     "VectorOnlineStore": "online_store",
     "VectorOnlineStoreConfig": "online_store",
     "VectorView": "native",
+    "backup": "maintenance",
+    "compact": "maintenance",
+    "import_sqlite": "importing",
     "open_view": "native",
+    "restore": "maintenance",
     "search": "native",
     "sql": "native",
+    "verify": "maintenance",
 }
 
 

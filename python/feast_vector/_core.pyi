@@ -16,12 +16,17 @@ __all__ = [
     "FeatureReads",
     "View",
     "__version__",
+    "backup",
+    "compact",
     "encode_entity_key",
     "error_kinds",
     "normalize_metric",
+    "restore",
     "serialize_entities",
     "serialize_entity_keys",
     "serialize_values",
+    "verify",
+    "verify_backup",
 ]
 
 __version__: str
@@ -327,3 +332,38 @@ def serialize_entities(feast_type: str, values: list[Any]) -> bytes | None:
     Returns:
         None where a value is anything else, or the type another.
     """
+
+_Progress: TypeAlias = Callable[[str, int, int | None], Any]
+
+def backup(
+    engine: Engine,
+    target: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    progress: _Progress | None = None,
+) -> str:
+    """Copy the database and its index files into a new folder; gives the manifest, as JSON.
+
+    ``progress`` is called with a stage's name, what is done of it, and all there is, None if that
+    is not known. What it raises, ``KeyboardInterrupt`` among that, ends the work.
+    """
+
+def restore(
+    engine: Engine,
+    source: str | os.PathLike[str],
+    *,
+    keep: bool = True,
+    progress: _Progress | None = None,
+) -> str:
+    """Swap the database for a backup's; gives what was restored, replaced and kept, as JSON."""
+
+def verify(engine: Engine, *, limit: int = 100, progress: _Progress | None = None) -> str:
+    """Check everything; gives what is wrong, at most ``limit`` of each kind in full, as JSON."""
+
+def verify_backup(
+    folder: str | os.PathLike[str], *, limit: int = 100, progress: _Progress | None = None
+) -> str:
+    """Check a backup without writing to it; gives the same as :func:`verify`."""
+
+def compact(engine: Engine, *, progress: _Progress | None = None) -> str:
+    """Rewrite the database without gaps; gives bytes before and after, as JSON."""

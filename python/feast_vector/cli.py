@@ -1,4 +1,4 @@
-"""The command ``feast-vector``: the vector indexes of a feature repo."""
+"""The command ``feast-vector``: the store of a feature repo and its vector indexes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feast_vector import __version__, _commands
 from feast_vector.errors import FeastVectorError
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the exit status."""
     parser = argparse.ArgumentParser(
-        prog="feast-vector", description="The vector indexes of a feature repo."
+        prog="feast-vector", description="The online store of a feature repo."
     )
+    parser.add_argument("--version", action="version", version=f"feast-vector {__version__}")
     parser.add_argument("-c", "--chdir", default=".", metavar="REPO", help="the feature repo")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
@@ -27,28 +29,29 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("view", nargs="?", help="a feature view; all with vectors, if none")
+    _commands.add_to(commands)
     options = parser.parse_args(arguments)
     try:
+        if options.command in _commands.NAMES:
+            return _commands.run(options)
         for view in _views(options.chdir, options.view):
             (_info if options.command == "info" else _optimize)(view)
     except (FeastVectorError, OSError) as error:
         print(f"feast-vector: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("feast-vector: interrupted", file=sys.stderr)
+        return _commands.INTERRUPTED
     return 0
 
 
 def _views(folder: str, name: str | None) -> Iterator[VectorView]:
     """The views with indexed vectors, or the one that is named."""
-    if not (Path(folder) / "feature_store.yaml").exists():
-        place = Path(folder).resolve()
-        message = f"there is no feature_store.yaml in '{place}'; pass the feature repo with -c"
-        raise FileNotFoundError(message)
-    from feast import FeatureStore
+    store = _commands.feature_store(folder)
     from feast.errors import FeatureViewNotFoundException
 
     from feast_vector.native import open_view
 
-    store = FeatureStore(folder)
     every = [view for view in store.list_all_feature_views() if hasattr(view, "features")]
     names = [view.name for view in every if any(field.vector_index for field in view.features)]
     try:

@@ -1,6 +1,7 @@
 //! The facade: everything that can be asked of an online store, in Arrow terms.
 
 mod answer;
+mod backup;
 mod builder;
 mod conversions;
 mod exact;
@@ -22,6 +23,7 @@ mod texts;
 mod typed;
 mod upkeep;
 mod vectors;
+mod verify;
 mod write;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
+pub use crate::store::Progress;
 use crate::store::{self, Layouts, Store, StoreOptions};
 
 pub use answer::Form;
@@ -51,6 +54,7 @@ pub use serialize::{Missing, serialize_entity_keys, serialize_values};
 use texts::TextCaches;
 use upkeep::Upkeep;
 use vectors::VectorCaches;
+pub use verify::verify_backup;
 pub use write::WriteRequest;
 
 /// An online store over one database file.

@@ -9,6 +9,7 @@
 
 mod aimed;
 mod build;
+mod check;
 mod file;
 mod format;
 mod lookup;
@@ -25,6 +26,7 @@ mod steps;
 mod write;
 
 pub use build::{BuildOptions, Built, IndexType, build, can_index, file_name, is_build_name};
+pub use check::row_differs;
 pub use format::Header;
 pub use plan::{MIN_BYTES, Plan, SegmentSize, plan};
 pub use probes::Probes;

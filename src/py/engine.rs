@@ -30,7 +30,7 @@ use crate::vector::Metric;
 #[pyclass(frozen, weakref, module = "feast_vector._core")]
 #[derive(Debug)]
 pub(super) struct Engine {
-    engine: ForkedEngine,
+    pub(super) engine: ForkedEngine,
 }
 
 #[pymethods]

@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod features;
 mod filter;
+mod maintenance;
 mod serialize;
 mod view;
 
@@ -30,5 +31,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(features::serialize_entities, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_values, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_entity_keys, module)?)?;
+    module.add_function(wrap_pyfunction!(maintenance::backup, module)?)?;
+    module.add_function(wrap_pyfunction!(maintenance::verify_backup, module)?)?;
+    module.add_function(wrap_pyfunction!(maintenance::restore, module)?)?;
+    module.add_function(wrap_pyfunction!(maintenance::verify, module)?)?;
+    module.add_function(wrap_pyfunction!(maintenance::compact, module)?)?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::open::StoreOptions;
 use super::process::PerProcess;
+use super::swap;
 use crate::error::Result;
 
 /// Pages in the log that are worth a checkpoint: SQLite's own default.
@@ -141,8 +142,13 @@ pub(super) fn checkpoint(
     patience: Option<Duration>,
 ) -> rusqlite::Result<Checkpointed> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let Ok(opening) = swap::opening(&options.path) else {
+        return Ok(Checkpointed { in_log: 0, begins_again: false });
+    };
     let connection = Connection::open_with_flags(&options.path, flags)?;
     connection.pragma_update(None, "synchronous", options.durability.pragma())?;
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
+    drop(opening);
     let run = |mode: &str| {
         connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
             Ok((row.get::<_, i32>(0)?, row.get::<_, i32>(1)?, row.get::<_, i32>(2)?))

@@ -267,6 +267,14 @@ impl Store {
 
     /// Runs `work` on the writing connection while no other process writes.
     fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.with_writer_mut(|connection| work(connection))
+    }
+
+    /// As [`Store::with_writer`], for what changes the connection itself.
+    pub(super) fn with_writer_mut<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + self.options.busy_timeout;
         let writer = parallel::lock_until(&self.writer, deadline)?;
         let mut writer = writer.ok_or_else(lock::busy)?;
@@ -284,7 +292,7 @@ impl Store {
             }
         };
         let _held = writer.lock.acquire(deadline)?;
-        let connection = &writer.connection.connection;
+        let connection = &mut writer.connection.connection;
         // SQLite's own lock is free now unless a foreign program writes.
         let patience = deadline.saturating_duration_since(Instant::now());
         connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
@@ -336,7 +344,7 @@ impl Store {
     }
 
     /// Leads errors of the file, rather than of the call, by its path.
-    fn with_path(&self, error: Error) -> Error {
+    pub(super) fn with_path(&self, error: Error) -> Error {
         if error.is_callers() {
             return error;
         }

@@ -9,6 +9,8 @@
 //! * `write`, `delete`, `expiry`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
 //!   in `runs` of row ids;
 //! * `segments`: the manifest of index files;
+//! * `backup`, `restore`, `manifest`, `files`, `swap`: copies of the whole, and back;
+//! * `verify`, `verify_text`, `findings`: checks of everything; `compact`: space given back;
 //! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings,
 //!   and `allowed`: what it may use.
 //!
@@ -16,15 +18,19 @@
 //! where `locks` has to leave SQLite's POSIX locks, closing any other descriptor drops them.
 
 mod allowed;
+mod backup;
 mod catalog;
 mod cell;
 mod changes;
 mod checkpoint;
+mod compact;
 mod connections;
 mod ddl;
 mod delete;
 mod errors;
 mod expiry;
+mod files;
+mod findings;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lock;
@@ -36,22 +42,30 @@ mod lock;
     path = "locks/none.rs"
 )]
 mod locks;
+mod manifest;
 mod open;
 mod planted;
 mod process;
+mod progress;
 mod read;
+mod restore;
 mod runs;
 mod scalars;
 mod segments;
 mod sql;
 mod statements;
 mod states;
+mod swap;
 mod text;
 mod text_search;
 mod validate;
 mod vectors;
+mod verify;
+mod verify_text;
 mod write;
 
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 mod growth_tests;
 #[cfg(test)]
@@ -59,12 +73,15 @@ mod history_tests;
 #[cfg(test)]
 mod tests;
 
+pub use backup::check_backup;
 pub use catalog::{AsOf, Layouts, TableState};
 pub use changes::{ChangeLogOptions, Changes};
 pub use connections::{Snapshot, Store, WriteTxn};
+pub use findings::{Finding, Findings};
 pub use lock::BuilderLock;
 pub use open::{Durability, FORMAT_VERSION, StoreOptions};
 pub(crate) use process::{Birth, Operation, PerProcess, forks_are_safe};
+pub use progress::Progress;
 pub(crate) use read::{MOST_BYTES, has_room, no_rows, too_large};
 pub use read::{RowKey, Rows};
 pub use runs::RowRuns;

@@ -11,6 +11,7 @@ use super::catalog;
 use super::changes::ChangeLogOptions;
 use super::lock::LockFile;
 use super::planted;
+use super::swap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
 use crate::parallel;
@@ -100,6 +101,7 @@ const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize]
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     prepare_folder(&options.path)?;
+    let _opening = swap::opening(&options.path)?;
     create_file(options)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -136,7 +138,7 @@ fn create_file(options: &StoreOptions) -> Result<()> {
     }
 }
 
-fn prepare_folder(path: &Path) -> Result<()> {
+pub(super) fn prepare_folder(path: &Path) -> Result<()> {
     let cannot =
         |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::CannotOpen, what.to_string()));
     if path.as_os_str() == ":memory:" {

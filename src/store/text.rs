@@ -180,7 +180,7 @@ impl WriteTxn<'_> {
 }
 
 /// FTS5 reserves some names; ids are free of that.
-fn index_column(column: &Column) -> String {
+pub(super) fn index_column(column: &Column) -> String {
     format!("c{}", column.id)
 }
 
@@ -201,7 +201,7 @@ pub(super) fn select_sql(schema: &TableSchema) -> String {
 
 /// Indexes the row's texts and gives their bytes; `None` if it has none. A cell of another type
 /// than text is none.
-fn insert_texts(
+pub(super) fn insert_texts(
     insert: &mut rusqlite::Statement<'_>,
     row: &rusqlite::Row<'_>,
 ) -> Result<Option<usize>> {
