@@ -19,6 +19,10 @@ use crate::parallel;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
+/// Who has waited this long gets a turn: a process that writes without pause frees the lock for
+/// microseconds only, in which nobody else who tries now and then is ever lucky.
+const UNLUCKY: Duration = Duration::from_millis(50);
+
 /// The lock file, open but not held.
 #[derive(Debug)]
 pub(super) struct LockFile {
@@ -83,19 +87,30 @@ impl LockFile {
 
     /// Waits for the lock until the deadline.
     pub(super) fn acquire(&self, deadline: Instant) -> Result<LockGuard<'_>> {
+        let started = Instant::now();
         let mut pause = SHORTEST_PAUSE;
+        let mut turn = None;
         loop {
             if !self.file.birth().is_here() {
                 return Err(forked());
             }
-            match self.file.0.try_lock() {
+            let tried = if turn.is_none() && locks::is_somebodys_turn(&self.file.0) {
+                Err(TryLockError::WouldBlock)
+            } else {
+                self.file.0.try_lock()
+            };
+            match tried {
                 Ok(()) => return Ok(LockGuard(self)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     parallel::check()?;
+                    if turn.is_none() && started.elapsed() > UNLUCKY {
+                        turn = locks::take_turn(&self.file.0);
+                    }
                     std::thread::sleep(
                         pause.min(deadline.saturating_duration_since(Instant::now())),
                     );
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    let longest = if turn.is_some() { SHORTEST_PAUSE * 4 } else { LONGEST_PAUSE };
+                    pause = (pause * 2).min(longest);
                 }
                 Err(TryLockError::WouldBlock) => return Err(busy()),
                 Err(TryLockError::Error(cause)) => {
@@ -168,6 +183,31 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             drop(held);
             waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_writer_without_pause_lets_others_have_a_turn() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("online.db");
+        let (busy, other) =
+            (LockFile::open(&database).unwrap(), LockFile::open(&database).unwrap());
+        let patience = Duration::from_secs(60);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    let _held = busy.acquire(Instant::now() + patience).unwrap();
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            std::thread::sleep(Duration::from_millis(30));
+            for _ in 0..5 {
+                drop(other.acquire(Instant::now() + patience).unwrap());
+            }
+            is_over.store(true, SeqCst);
         });
     }
 }

@@ -183,7 +183,7 @@ def run_forks(folder, seconds, kind, writers=2):
             put(harness, number)
             acknowledged.append(number)
             number += 1
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     threads = [threading.Thread(target=write, args=(1_000_000 * n,)) for n in range(1, writers + 1)]
     for thread in threads:

@@ -1,6 +1,8 @@
 """What else in the process touches the store's files: another SQLite, copies, forks."""
 
 import contextlib
+import json
+import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -11,6 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
+import indexing
 import locks_workload
 import pytest
 from conftest import (
@@ -257,3 +260,71 @@ def test_a_child_holds_no_descriptors_of_its_parents(harness):
         assert not [link for link in links if link.startswith(path)], links
 
     assert forked(in_child) == 0
+
+
+@linux_only
+def test_a_build_goes_on_in_the_parent(tmp_path):
+    """Forks neither wait for a build nor end it; a child searches and has nothing to build."""
+    harness = make_harness(tmp_path, index_builds="background")
+    engine, declaration = indexing.engine_and_view(harness, indexing.VIEW)
+    points = indexing.vectors(indexing.ROWS)
+    indexing.fill(harness, points)
+    forks = 0
+    until = time.monotonic() + 120
+    while engine.is_building() and time.monotonic() < until:
+        started = time.monotonic()
+
+        def in_child():
+            assert not engine.is_building()
+            assert indexing.find(harness, points[7])[0][0][0] == 7
+
+        if forks < 5:
+            assert forked(in_child) == 0
+            assert time.monotonic() - started < 30
+        forks += 1
+        time.sleep(0.05)
+    assert forks > 0
+    assert json.loads(engine.indexes(declaration))[0]["covers_change"] > 0
+
+
+@linux_only
+def test_a_fork_amid_optimize_waits_for_nothing(harness):
+    """Another builder holds the lock: `optimize` waits for it, and the fork does not."""
+    view = make_view()
+    harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
+    indexing.fill(harness, indexing.vectors(50))
+    engine, declaration = indexing.engine_and_view(harness, indexing.VIEW)
+    with Path(harness.config.online_store.path + ".index.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=engine.optimize, args=(declaration,))
+        thread.start()
+        time.sleep(0.2)
+
+        def in_child():
+            assert harness.read(view, key(id=1))[0][1]["number"] == integer(1)
+            harness.write(view, (key(id=2), {"number": integer(2)}, at(0)))
+            make_harness(harness.config.repo_path).read(view, key(id=1))
+
+        assert forked(in_child) == 0
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        thread.join()
+    assert harness.read(view, key(id=2))[0][1]["number"] == integer(2)
+
+
+def write_in_worker(number):
+    """What a pool's worker does with the store that it inherited."""
+    INHERITED[0].write(make_view(), (key(id=number), {"number": integer(number)}, at(0)))
+    return INHERITED[0].read(make_view(), key(id=number))[0][1]["number"].int64_val
+
+
+INHERITED = []
+
+
+@linux_only
+def test_a_pool_of_forked_workers_uses_the_store_that_it_inherited(harness):
+    harness.write(make_view(), (key(id=-1), {"number": integer(-1)}, at(0)))
+    INHERITED[:] = [harness]
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(write_in_worker, range(30)) == list(range(30))
+    read = harness.read(make_view(), *(key(id=number) for number in range(30)))
+    assert [row["number"].int64_val for _, row in read] == list(range(30))

@@ -288,7 +288,7 @@ fn open_descriptors(id: FileId) -> usize {
 /// have to stay POSIX's: the kernel, the file system or `/proc` says no.
 fn open_lock(fd: c_int, writes: bool) -> Result<(Option<c_int>, bool), c_int> {
     const POSIX: (Option<c_int>, bool) = (None, true);
-    if calls::keeps_posix_locks() || is_remote(fd) {
+    if calls::keeps_posix_locks() || is_remote_fd(fd) {
         return Ok(POSIX);
     }
     let path = format!("/proc/self/fd/{fd}\0");
@@ -340,16 +340,32 @@ fn everything(kind: c_int) -> libc::flock {
     flock
 }
 
+/// Locks a file of ours from end to end, or unlocks it, without waiting; whether that went.
+pub(super) fn lock_whole(file: &std::fs::File, kind: c_int) -> bool {
+    set(file.as_raw_fd(), libc::F_OFD_SETLK, &mut everything(kind)) == 0
+}
+
+/// Whether another descriptor has locked it so.
+pub(super) fn is_locked_by_another(file: &std::fs::File) -> bool {
+    let mut asked = everything(libc::F_WRLCK);
+    set(file.as_raw_fd(), libc::F_OFD_GETLK, &mut asked) == 0
+        && c_int::from(asked.l_type) != libc::F_UNLCK
+}
+
+pub(super) fn is_remote(file: &std::fs::File) -> bool {
+    is_remote_fd(file.as_raw_fd())
+}
+
 /// Whether files in a folder that is open get such locks.
 pub(super) fn supports(folder: &std::fs::File) -> bool {
     let fd = folder.as_raw_fd();
     !calls::keeps_posix_locks()
-        && !is_remote(fd)
+        && !is_remote_fd(fd)
         && set(fd, libc::F_OFD_GETLK, &mut everything(libc::F_RDLCK)) == 0
 }
 
 /// Whether the file system passes locks on to somebody who knows processes only, or may do so.
-fn is_remote(fd: c_int) -> bool {
+fn is_remote_fd(fd: c_int) -> bool {
     // From statfs(2) and linux/magic.h.
     const REMOTE: [u32; 12] = [
         0x6969,      // NFS

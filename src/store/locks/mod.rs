@@ -23,9 +23,33 @@ mod fork;
 mod tests;
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::path::Path;
 
 pub(super) use fork::{InOperation, close_in_child, closed_here, generation, in_operation};
+
+/// Whoever has this has the next turn at a lock file, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a File);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = files::lock_whole(self.0, libc::F_UNLCK);
+    }
+}
+
+/// Takes the next turn, unless somebody has it. It is a lock of another kind than that on the file
+/// itself, which it does not touch.
+pub(super) fn take_turn(lock_file: &File) -> Option<Turn<'_>> {
+    // Where `flock` is a lock of bytes on a server, the two would be in each other's way.
+    (!files::is_remote(lock_file) && files::lock_whole(lock_file, libc::F_WRLCK))
+        .then_some(Turn(lock_file))
+}
+
+/// Whether somebody else has the next turn.
+pub(super) fn is_somebodys_turn(lock_file: &File) -> bool {
+    files::is_locked_by_another(lock_file)
+}
 
 fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
@@ -38,5 +62,5 @@ pub(super) fn install() -> bool {
 
 /// Whether files in that folder get locks of open file descriptions.
 pub(super) fn hold_in(folder: &Path) -> bool {
-    install() && std::fs::File::open(folder).is_ok_and(|folder| files::supports(&folder))
+    install() && File::open(folder).is_ok_and(|folder| files::supports(&folder))
 }
