@@ -36,7 +36,7 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         search_threads=config.search_threads,
         builds_indexes=config.index_builds == "background",
         # Validated by the configuration, which holds it as a number.
-        file_mode=cast("int | None", config.file_mode),
+        file_mode=cast("int | None", getattr(config, "file_mode", None)),
     )
     _live.add(engine)
     if not engine.holds_locks():
