@@ -116,14 +116,23 @@ class Engine:
         self,
         project: str,
         views: list[View],
-        dropped: list[str],
+        dropped: list[tuple[str, int | None]],
         progress: Callable[[str, int, int], Any] | None = None,
-    ) -> None:
+    ) -> list[tuple[str, str | None, str, str, int]]:
         """Make the project's tables what the views say; drop those of the dropped views.
+
+        A dropped view is a name and a version, or None for every version.
 
         Where a text index has to be filled, ``progress`` is called with the view's name, the rows
         done, and all rows.
+
+        Returns:
+            Stored values that have to be written again: view, feature (None for the join keys),
+            what it was, what it is, and how many rows.
         """
+
+    def feast_sqlite_table(self, view: View) -> str | None:
+        """The table of Feast's own sqlite store that has the view's rows, where ours has none."""
 
     def drop_project(self, project: str) -> None:
         """Drop every table of the project and shrink the file."""

@@ -1,8 +1,14 @@
-"""What users are told once."""
+"""What users are told once: rows that were ignored, values that went stale, tables left behind."""
 
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feast_vector import _core
 
 logger = logging.getLogger("feast_vector")
 
@@ -23,3 +29,35 @@ def rows_ignored(view: str, written: int, ignored: int) -> None:
         ignored,
         written + ignored,
     )
+
+
+def values_stale(stale: Iterable[tuple[str, str | None, str, str, int]]) -> None:
+    """Warn of stored values that a changed declaration leaves behind."""
+    for view, feature, was, now, rows in stale:
+        again = f"fill them again, such as by `feast materialize --views {view} START END`"
+        if feature is None:
+            message = (
+                f"feature view '{view}': its join keys were {was} and are {now} by now; {rows} "
+                f"rows, which no such key finds, were dropped: {again}"
+            )
+        else:
+            message = (
+                f"feature view '{view}', feature '{feature}': it was {was} and is {now} by now; "
+                f"{rows} rows keep their values of before, which searches, filters and typed reads "
+                f"leave out, until they are written: {again}"
+            )
+        warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def table_unfilled(engine: _core.Engine, view: _core.View, name: str) -> None:
+    """Warn where Feast's own sqlite store has rows of the view in this file, and ours has none."""
+    table = engine.feast_sqlite_table(view)
+    if table is not None:
+        warnings.warn(
+            f"feature view '{name}' has no rows, but the table '{table}' of Feast's own sqlite "
+            "store in the same file has; run `feast-vector import` in the feature repo to take "
+            "them over, or `feast materialize` to load them again (materialize-incremental goes on "
+            "from where it was)",
+            UserWarning,
+            stacklevel=4,
+        )

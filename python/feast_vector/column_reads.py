@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feast.infra.online_stores.online_store import OnlineStore
 
+from feast_vector import _messages, views
 from feast_vector._executors import in_thread
 from feast_vector.features import Plans, Reads
 
@@ -32,10 +33,25 @@ class ColumnReads(OnlineStore):
     def __init__(self) -> None:
         """Remember no calls yet."""
         self._plans = Plans()
+        # Views whose tables were looked at: is another store's beside them, and full?
+        self._looked: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what was remembered."""
-        return {**self.__dict__, "_plans": Plans()}
+        return {**self.__dict__, "_plans": Plans(), "_looked": set()}
+
+    def _look_once(self, engine: _core.Engine, view: _core.View, name: str) -> None:
+        """Warn with the first read of a view where its rows are in another store's table."""
+        if name not in self._looked:
+            self._looked.add(name)
+            _messages.table_unfilled(engine, view, name)
+
+    def _look_at(self, config: RepoConfig, groups: list[Group]) -> _core.Engine:
+        engine = self.engine(config)
+        for table, _ in groups:
+            if table.name not in self._looked:
+                self._look_once(engine, views.identity(config, table), table.name)
+        return engine
 
     @abstractmethod
     def engine(self, config: RepoConfig) -> _core.Engine:
@@ -60,7 +76,7 @@ class ColumnReads(OnlineStore):
         request = self._plans.request(*call)
         if request is None:
             return super().get_online_features(*call, include_feature_view_version_metadata)
-        answer = request.read(self.engine(config))
+        answer = request.read(self._look_at(config, request.groups))
         return request.response(answer, include_feature_view_version_metadata)
 
     async def get_online_features_async(
@@ -80,7 +96,7 @@ class ColumnReads(OnlineStore):
             return await super().get_online_features_async(
                 *call, include_feature_view_version_metadata
             )
-        engine = self.engine(config)
+        engine = self._look_at(config, request.groups)
         if request.keys <= INLINE_KEYS:
             answer = request.read(engine)
         else:
@@ -113,7 +129,7 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        answer = request.read(self.engine(config))
+        answer = request.read(self._look_at(config, request.groups))
         request.merge(answer, online_features_response, include_feature_view_version_metadata)
 
     async def _read_features_per_fv_async(
@@ -142,7 +158,7 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        engine = self.engine(config)
+        engine = self._look_at(config, request.groups)
         if request.keys <= INLINE_KEYS:
             answer = request.read(engine)
         else:

@@ -160,6 +160,7 @@ class VectorView:
             raise InvalidInputError(message, "invalid_argument")
         vector_weight, text_weight = weights or (online.vector_weight, online.text_weight)
         past_ttl = not online.enforce_ttl if past_ttl is None else past_ttl
+        self._online_store._look_once(self._engine, self._declaration, self.name)  # noqa: SLF001
         batch, explanation = self._engine.search(
             self._declaration,
             top_k=arguments.positive(top_k),
@@ -199,6 +200,7 @@ class VectorView:
             such row.
         """
         serialized = self._serialized(keys)
+        self._online_store._look_once(self._engine, self._declaration, self.name)  # noqa: SLF001
         chosen = self._features if features is None else self._chosen(features, None)
         batch = self._engine.read(self._declaration, serialized, chosen, typed=True)
         if self._config.online_store.enforce_ttl:

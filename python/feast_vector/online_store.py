@@ -214,7 +214,9 @@ class VectorOnlineStore(ColumnReads):
     ) -> list[protos.ReadRow]:
         """Read features by entity key: a row for each key, in their order."""
         keys = protos.serialize_keys(entity_keys)
-        batch = self.engine(config).read(views.identity(config, table), keys, requested_features)
+        engine, view = self.engine(config), views.identity(config, table)
+        self._look_once(engine, view, table.name)
+        batch = engine.read(view, keys, requested_features)
         enforced = config.online_store.enforce_ttl
         return protos.read_rows(batch, views.not_before(table) if enforced else None)
 
@@ -332,8 +334,10 @@ class VectorOnlineStore(ColumnReads):
                 ),
             }
         features, join_keys = arguments.split_requested(table, requested)
-        batch, _ = self.engine(config).search(
-            views.declaration(config, table),
+        engine, declaration = self.engine(config), views.declaration(config, table)
+        self._look_once(engine, declaration, table.name)
+        batch, _ = engine.search(
+            declaration,
             top_k=min(arguments.positive(top_k), online.max_top_k + 1),
             texts=arguments.query_texts(
                 config, table, query_string, has_vectors=embedding is not None
@@ -373,13 +377,17 @@ class VectorOnlineStore(ColumnReads):
         """
         for table in tables_to_keep:
             views.warn_of_scores(config, table)
+        engine = self.engine(config)
         with TextIndexProgress() as progress:
-            self.engine(config).apply(
+            stale = engine.apply(
                 config.project,
                 [views.declaration(config, table) for table in tables_to_keep],
-                [table.name for table in tables_to_delete],
+                views.dropped(config, tables_to_delete, tables_to_keep),
                 progress,
             )
+        _messages.values_stale(stale)
+        for table in tables_to_keep:
+            _messages.table_unfilled(engine, views.identity(config, table), table.name)
 
     def plan(self, config: RepoConfig, desired_registry_proto: RegistryProto) -> list[InfraObject]:
         """Nothing: Feast plans infrastructure for its own sqlite store alone."""

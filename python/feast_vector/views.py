@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from feast import FeatureView
@@ -191,6 +192,25 @@ def not_before(table: FeatureView) -> int | None:
     ttl = getattr(table, "ttl", None)
     seconds = ttl.total_seconds() if ttl else 0
     return time.time_ns() // 1000 - int(seconds * 1e6) if seconds > 0 else None
+
+
+def dropped(
+    config: RepoConfig, delete: Sequence[FeatureView], keep: Sequence[FeatureView]
+) -> list[tuple[str, int | None]]:
+    """Names whose tables are dropped, each with the version; None for all of them.
+
+    Of a name that is kept as well, in another version, only the deleted version goes.
+    """
+    kept = {table.name: set[int]() for table in keep}
+    for table in keep:
+        kept[table.name].add(_version(config, table))
+    gone: list[tuple[str, int | None]] = []
+    for table in delete:
+        if table.name not in kept:
+            gone.append((table.name, None))
+        elif (version := _version(config, table)) not in kept[table.name]:
+            gone.append((table.name, version))
+    return gone
 
 
 def write_options(config: RepoConfig, table: FeatureView) -> dict[str, Any]:

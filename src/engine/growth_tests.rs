@@ -92,7 +92,7 @@ pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<
 }
 
 fn apply(engine: &Engine, views: &[ViewSpec], dropped: &[&str]) {
-    let dropped: Vec<String> = dropped.iter().map(|name| (*name).to_owned()).collect();
+    let dropped: Vec<_> = dropped.iter().map(|name| ((*name).to_owned(), None)).collect();
     engine.apply("p", views, &dropped, &mut |_, _, _| {}).unwrap();
 }
 

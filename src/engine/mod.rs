@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
 pub use crate::store::Progress;
-use crate::store::{self, Layouts, Store, StoreOptions};
+use crate::store::{self, Layouts, StaleValues, Store, StoreOptions};
 
 pub use answer::Form;
 use builder::Builder;
@@ -110,27 +110,31 @@ impl Engine {
         &self,
         project: &str,
         views: &[ViewSpec],
-        dropped: &[String],
+        dropped: &[(String, Option<u32>)],
         progress: &mut dyn FnMut(&ViewId, u64, u64),
-    ) -> Result<()> {
+    ) -> Result<Vec<(ViewId, StaleValues)>> {
         let _entered = self.gate.enter()?;
         self.check_is_no_producer()?;
-        self.store.write(|txn| {
-            for view in dropped {
+        let stale = self.store.write(|txn| {
+            for (view, version) in dropped {
                 for id in txn.views(project, Some(view))? {
-                    txn.drop_view(&id)?;
+                    if version.is_none_or(|version| version == id.version) {
+                        txn.drop_view(&id)?;
+                    }
                 }
             }
+            let mut all_stale = Vec::new();
             for view in views {
-                txn.apply(view).map_err(|error| error.at(&view.id))?;
+                let stale = txn.apply(view).map_err(|error| error.at(&view.id))?;
+                all_stale.extend(stale.into_iter().map(|stale| (view.id.clone(), stale)));
             }
-            Ok(())
+            Ok(all_stale)
         })?;
         self.let_go()?;
         for view in views {
             self.look_after(view, &mut |done, all| progress(&view.id, done, all))?;
         }
-        Ok(())
+        Ok(stale)
     }
 
     /// Lets go of what is cached of tables that were just changed or dropped, and of their files.
@@ -138,6 +142,13 @@ impl Engine {
         // A file that cannot be deleted now is deleted by the next builder.
         let _ = self.delete_lost_index_files();
         self.store.read(|snapshot| self.release_lost(snapshot))
+    }
+
+    /// The table of Feast's own sqlite store in this file that has the view's rows, where ours has
+    /// none.
+    pub fn feast_sqlite_table(&self, view: &ViewId) -> Result<Option<String>> {
+        let _entered = self.gate.enter()?;
+        self.store.read(|snapshot| snapshot.feast_sqlite_table(view))
     }
 
     /// Drops every table of the project and shrinks the file. It stays, because other processes

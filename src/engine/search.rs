@@ -460,7 +460,7 @@ fn vector_column<'a>(
     }
     match column.vector_length {
         Some(length) if length as usize != dim => {
-            Err(wrong_length(dim, length as usize).at(place(view, vectors)))
+            Err(wrong_length(dim, length as usize, Some(length)).at(place(view, vectors)))
         }
         _ => Ok((column, dim)),
     }

@@ -201,11 +201,22 @@ fn prepared<T: Real>(queries: &ArrayView2<'_, f64>, metric: Metric, top_k: usize
     queries.outer_iter().map(|query| Query::new(query.iter().copied(), metric, top_k)).collect()
 }
 
-pub(super) fn wrong_length(query: usize, stored: usize) -> Error {
-    Error::new(
-        ErrorKind::InvalidQuery,
-        format!("the query vector has {query} values, but the stored vectors have {stored}"),
-    )
+/// That no stored vector has the query's length. Where the feature declares that very length, the
+/// stored ones are of before.
+pub(super) fn wrong_length(query: usize, stored: usize, declared: Option<u32>) -> Error {
+    let message = match declared {
+        Some(length) if length as usize == query => format!(
+            "the stored vectors have {stored} values, and the feature declares \
+             vector_length={length} by now; write them again, such as by `feast materialize`"
+        ),
+        Some(length) => format!(
+            "the query vector has {query} values, but the feature declares vector_length={length}"
+        ),
+        None => {
+            format!("the query vector has {query} values, but the stored vectors have {stored}")
+        }
+    };
+    Error::new(ErrorKind::InvalidQuery, message)
 }
 
 /// Where an index is, and how big it is.
@@ -330,8 +341,10 @@ pub(super) fn follow(
         None => Vectors::new(column, length).freeze(Vec::new()),
     };
     match cache.other_length {
-        Some(stored) if vectors.len() == 0 => Err(wrong_length(length, stored)
-            .at(format_args!("{}, feature '{}'", schema.view, column.feature))),
+        Some(stored) if vectors.len() == 0 => {
+            Err(wrong_length(length, stored, column.vector_length)
+                .at(format_args!("{}, feature '{}'", schema.view, column.feature)))
+        }
         _ => Ok(Followed { vectors, extent }),
     }
 }

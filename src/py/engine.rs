@@ -26,6 +26,10 @@ use crate::store::{Conflict, Durability, SqlLimits, SqlValue, StoreOptions};
 use crate::text::TextMatch;
 use crate::vector::Metric;
 
+/// Stored values that have to be written again: the view, the feature (none for the join keys), what
+/// it was, what it is by now, and the rows.
+type Stale = (String, Option<String>, String, String, u64);
+
 /// An online store over one database file.
 #[pyclass(frozen, weakref, module = "feast_vector._core")]
 #[derive(Debug)]
@@ -74,9 +78,9 @@ impl Engine {
         py: Python<'_>,
         project: &str,
         views: Vec<PyRef<'_, View>>,
-        dropped: Vec<String>,
+        dropped: Vec<(String, Option<u32>)>,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
+    ) -> PyResult<Vec<Stale>> {
         run("apply", |call| {
             let views: Vec<ViewSpec> = views.iter().map(|view| view.spec.clone()).collect();
             let mut report = |view: &ViewId, done: u64, all: u64| {
@@ -88,7 +92,18 @@ impl Engine {
                     call.stop(error);
                 }
             };
-            call.detached(py, || self.engine.apply(project, &views, &dropped, &mut report))
+            let stale =
+                call.detached(py, || self.engine.apply(project, &views, &dropped, &mut report))?;
+            Ok(stale
+                .into_iter()
+                .map(|(id, stale)| (id.view, stale.feature, stale.was, stale.is, stale.rows))
+                .collect())
+        })
+    }
+
+    fn feast_sqlite_table(&self, py: Python<'_>, view: &View) -> PyResult<Option<String>> {
+        run("feast_sqlite_table", |call| {
+            call.detached(py, || self.engine.feast_sqlite_table(&view.spec.id))
         })
     }
 

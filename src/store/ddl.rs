@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::cell;
 use super::connections::WriteTxn;
 use super::states::CellStates;
+use super::unfilled::StaleValues;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto;
 use crate::schema::{
@@ -27,12 +28,15 @@ impl WriteTxn<'_> {
     /// Features that are no longer declared go with their data. A retyped feature keeps its
     /// values, as what they were written, until they are written again. If the join keys are
     /// others, no row could be found by them, and the table starts empty. The text index becomes
-    /// what the view wants; [`WriteTxn::upkeep`] fills it.
-    pub fn apply(&self, spec: &ViewSpec) -> Result<()> {
+    /// what the view wants; [`WriteTxn::upkeep`] fills it. Gives the stored values that have to be
+    /// written again.
+    pub fn apply(&self, spec: &ViewSpec) -> Result<Vec<StaleValues>> {
         let Some(state) = self.table(&spec.id)? else {
-            return self.create(spec).map(drop);
+            self.create(spec)?;
+            return Ok(Vec::new());
         };
         let (old, new) = (&state.schema, state.schema.rebuilt_for(spec));
+        let mut stale = self.stale_values(old, spec)?;
         match old.change_to(spec) {
             SchemaChange::None => self.declare_join_keys(old, spec)?,
             change => {
@@ -41,15 +45,18 @@ impl WriteTxn<'_> {
                     SchemaChange::Append(added) => self.add_columns(&new, &added)?,
                     SchemaChange::Rebuild => self.rebuild(old, &new)?,
                     SchemaChange::Recreate => {
+                        stale = self.lost_rows(old, spec)?;
                         self.drop_view(&spec.id)?;
-                        return self.create(spec).map(drop);
+                        self.create(spec)?;
+                        return Ok(stale);
                     }
                 }
                 self.declare_join_keys(&new, spec)?;
             }
         }
         let indexed: Vec<u32> = old.text_columns().map(|column| column.id).collect();
-        self.settle_text_index(spec, &indexed)
+        self.settle_text_index(spec, &indexed)?;
+        Ok(stale)
     }
 
     /// The table for writing rows of the view: made, or widened by features that it lacks.
@@ -225,7 +232,8 @@ fn check_width(schema: &TableSchema) -> Result<()> {
     Err(Error::new(
         ErrorKind::InvalidArgument,
         format!(
-            "{} has {columns} join keys and features; a table holds {MAX_COLUMNS}. Split the view",
+            "{} has {columns} join keys and features, and a table holds {MAX_COLUMNS} (SQLite has \
+             2,000 columns); split the view",
             schema.view
         ),
     ))

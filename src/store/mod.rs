@@ -58,6 +58,7 @@ mod states;
 mod swap;
 mod text;
 mod text_search;
+mod unfilled;
 mod validate;
 mod vectors;
 mod verify;
@@ -88,6 +89,7 @@ pub use runs::RowRuns;
 pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::{SqlLimits, SqlValue};
 pub use text_search::{WeightedPhrase, text_expression};
+pub use unfilled::StaleValues;
 pub use vectors::StoredVector;
 pub use write::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
 

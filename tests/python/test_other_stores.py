@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import at, integer, key, make_view, text
+from conftest import at, integer, key, make_harness, make_view, text, vector
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Array, Float32, Int64, String
 from feast_vector import InvalidInputError
@@ -262,6 +262,27 @@ def test_a_view_goes_to_another_process(dated, tmp_path):
 # --- changes of a view, and what was there before
 
 
+def test_a_name_that_is_deleted_and_kept_keeps_its_rows(tmp_path):
+    harness = make_harness(tmp_path / "s")
+    harness.config.registry.enable_online_feature_view_versioning = True
+
+    def view(number):
+        made = make_view(fields={"x": Int64})
+        made.current_version_number = number
+        return made
+
+    for number in (1, 2):
+        harness.update([view(number)])
+        harness.write(view(number), (key(id=1), {"x": integer(number)}, at(0)))
+    harness.update([view(1)], [view(1)])
+    assert harness.read(view(1), key(id=1))[0][1] == {"x": integer(1)}
+    harness.update([view(2)], [view(1)])
+    assert harness.read(view(2), key(id=1))[0][1] == {"x": integer(2)}
+    assert harness.read(view(1), key(id=1)) == [(None, None)]
+    harness.update([], [view(2)])
+    assert harness.read(view(2), key(id=1)) == [(None, None)]
+
+
 def test_rows_that_are_ignored_are_logged(harness, caplog):
     view = make_view("logged", fields={"x": Int64})
     caplog.set_level(logging.INFO, "feast_vector")
@@ -274,3 +295,61 @@ def test_rows_that_are_ignored_are_logged(harness, caplog):
     assert (first.levelname, second.levelname) == ("WARNING", "INFO")
     assert "feature view 'logged': 1 of 2 rows were ignored" in first.getMessage()
     assert "last_write_wins" in first.getMessage()
+
+
+def test_apply_says_which_values_went_stale(harness):
+    def embeddings(length=2, x=Int64):
+        field = Field(name="e", dtype=Array(Float32), vector_index=True, vector_length=length)
+        view = make_view(fields={"e": Array(Float32), "x": x})
+        view.features[0] = field
+        return view
+
+    view = embeddings()
+    rows = [(key(id=i), {"e": vector(1, 2), "x": integer(i)}, at(0)) for i in range(3)]
+    harness.write(view, *rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        harness.update([view])
+    longer = embeddings(length=3)
+    with pytest.warns(UserWarning, match=r"feature 'e': .*vector_length=2 and is .*=3.*3 rows.*"):
+        harness.update([longer])
+    with pytest.raises(InvalidInputError, match=r"stored vectors have 2 .* vector_length=3 by now"):
+        harness.find(longer, [1.0, 2.0, 3.0])
+    with pytest.raises(InvalidInputError, match=r"2 values, but the feature declares .*=3"):
+        harness.find(longer, [1.0, 2.0])
+    harness.write(longer, (key(id=7), {"e": vector(1, 2, 3)}, at(0)))
+    assert len(harness.find(longer, [1.0, 2.0, 3.0])) == 1
+    retyped = embeddings(length=3, x=String)
+    message = r"feature 'x': it was INT64 and is STRING by now; 3 rows .*materialize --views items"
+    with pytest.warns(UserWarning, match=message):
+        harness.update([retyped])
+    other = make_view(fields={"x": String}, join_key="shop")
+    with pytest.warns(UserWarning, match=r"join keys were id and are shop by now; 4 rows"):
+        harness.update([other])
+
+
+def test_an_empty_table_beside_a_full_one_of_feasts_own_store(tmp_path):
+    sqlite = make_harness(tmp_path / "s", kind="sqlite")
+    view = make_view(fields={"x": Int64})
+    sqlite.update([view])
+    sqlite.write(view, (key(id=1), {"x": integer(1)}, at(0)))
+    path = sqlite.config.online_store.path
+    message = r"'items' has no rows, but the table 'shop_items' .* run `feast-vector import`"
+    ours = make_harness(tmp_path / "s", path=path)
+    with pytest.warns(UserWarning, match=message):
+        ours.update([view])
+    with pytest.warns(UserWarning, match=message):
+        assert ours.read(view, key(id=1)) == [(None, None)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours.read(view, key(id=1))
+        ours.write(view, (key(id=2), {"x": integer(2)}, at(0)))
+        again = make_harness(tmp_path / "s", path=path)
+        again.update([view])
+        again.read(view, key(id=1))
+
+
+def test_a_view_that_is_too_wide_says_so(harness):
+    view = make_view(fields={f"f{i}": Int64 for i in range(2001)})
+    with pytest.raises(InvalidInputError, match=r"'items'.* has 2002 .*holds 1990"):
+        harness.update([view])
