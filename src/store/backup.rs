@@ -64,7 +64,7 @@ impl Store {
     fn copy_to(&self, folder: &Path, progress: &Progress) -> Result<Manifest> {
         let source = open::connect(&self.options)?;
         let (index_files, missing) = self.hold_snapshot(&source)?;
-        let snapshot = Snapshot { store: self, connection: &source };
+        let snapshot = Snapshot { store: self, connection: &source, uncommitted: None };
         let created =
             source.query_row("SELECT strftime('%Y-%m-%dT%H:%M:%SZ')", [], |row| row.get(0))?;
         let format_version = source.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -100,7 +100,8 @@ impl Store {
         let mut before: Option<HashSet<String>> = None;
         for attempt in 1.. {
             source.execute_batch("BEGIN")?;
-            let names = Snapshot { store: self, connection: source }.segment_files()?;
+            let names =
+                Snapshot { store: self, connection: source, uncommitted: None }.segment_files()?;
             let mut opened = Vec::with_capacity(names.len());
             let mut missing = HashSet::new();
             for name in names {

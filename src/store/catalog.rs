@@ -207,14 +207,16 @@ impl Snapshot<'_> {
             return Ok(None);
         };
         let (table_id, generation, index_version) = numbers;
-        let known = self.store.schemas.lock().get(view).cloned();
+        let cache = self.uncommitted.unwrap_or(&self.store.schemas);
+        let known = cache.lock().get(view).cloned();
+        let known = known.or_else(|| self.store.schemas.lock().get(view).cloned());
         let schema = match known {
             Some(schema) if (schema.table_id, schema.generation) == (table_id, generation) => {
                 schema
             }
             _ => {
                 let schema = Arc::new(self.load(table_id)?);
-                let mut known = self.store.schemas.lock();
+                let mut known = cache.lock();
                 if known.len() >= KNOWN_LAYOUTS {
                     known.clear();
                 }

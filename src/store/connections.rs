@@ -14,11 +14,12 @@ use rusqlite::config::DbConfig;
 
 use super::allowed;
 use super::checkpoint::Checkpointer;
-use super::lock::{self, BuilderLock, LockFile};
+use super::lock::{self, BuilderLock, FileIdentity, LockFile};
 use super::locks;
 use super::open::{self, StoreOptions};
-use super::process::{Birth, OpenFile, Own};
+use super::process::{OpenFile, Own};
 use super::sql::{SqlLimits, SqlValue};
+use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs;
 use crate::parallel;
@@ -26,6 +27,12 @@ use crate::schema::{TableSchema, ViewId};
 
 /// Idle readers that are kept; more are opened for a burst and closed after it.
 const IDLE_READERS: usize = 16;
+
+/// How often a writer starts again that finds its file replaced while it waited.
+const TRIES: usize = 5;
+
+/// Layouts of tables, by view.
+pub(super) type SchemaCache = Mutex<HashMap<ViewId, Arc<TableSchema>>>;
 
 /// A database file: cheap to create, connected on first use, safe to share between threads.
 #[derive(Debug)]
@@ -37,7 +44,7 @@ pub struct Store {
     writer: Mutex<Option<Writer>>,
     /// Dropped after the connections; the last of them to close leaves no log.
     pub(super) checkpointer: Checkpointer,
-    pub(super) schemas: Mutex<HashMap<ViewId, Arc<TableSchema>>>,
+    pub(super) schemas: SchemaCache,
     /// Layouts that were read from the catalog.
     pub(super) loaded: AtomicU64,
 }
@@ -96,6 +103,8 @@ impl Log {
 pub struct Snapshot<'a> {
     pub(super) store: &'a Store,
     pub(super) connection: &'a Connection,
+    /// Layouts that a write transaction has read or made: others know them once it is committed.
+    pub(super) uncommitted: Option<&'a SchemaCache>,
 }
 
 /// A write transaction. It sees its own changes.
@@ -121,7 +130,7 @@ impl Store {
             sql_readers: Mutex::new(Vec::new()),
             writer: Mutex::new(None),
             checkpointer: Checkpointer::default(),
-            schemas: Mutex::new(HashMap::new()),
+            schemas: SchemaCache::default(),
             loaded: AtomicU64::new(0),
         }
     }
@@ -223,8 +232,12 @@ impl Store {
 
     fn try_read<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         let reader = self.take_reader()?;
-        let answer = run_in_transaction(&reader.connection, "BEGIN", || {
-            work(&Snapshot { store: self, connection: &reader.connection })
+        // A reader that a panic unwinds through is closed, not given back.
+        let answer = Transaction::begin(&reader.connection, "BEGIN").and_then(|transaction| {
+            let connection = &reader.connection;
+            let answer = work(&Snapshot { store: self, connection, uncommitted: None })?;
+            transaction.commit()?;
+            Ok(answer)
         });
         // After an error of the call the connection is as good as before; after others perhaps not.
         if answer.as_ref().map_or_else(Error::is_callers, |_| true) {
@@ -243,70 +256,98 @@ impl Store {
     /// Runs `work` in a write transaction, which is committed if `work` succeeds and rolled back
     /// if it does not. Waits for other writers up to the store's `busy_timeout`.
     pub fn write<T>(&self, work: impl FnOnce(&WriteTxn<'_>) -> Result<T>) -> Result<T> {
-        self.try_write(work).map_err(|error| {
-            self.schemas.lock().clear();
-            self.with_path(error)
-        })
+        self.try_write(work).map_err(|error| self.with_path(error))
     }
 
     fn try_write<T>(&self, work: impl FnOnce(&WriteTxn<'_>) -> Result<T>) -> Result<T> {
-        self.with_writer(|connection| {
-            run_in_transaction(connection, "BEGIN IMMEDIATE", || {
-                work(&WriteTxn { snapshot: Snapshot { store: self, connection } })
-            })
+        self.with_writer(|file| {
+            let connection = &file.connection;
+            let made = SchemaCache::default();
+            let transaction = Transaction::begin(connection, "BEGIN IMMEDIATE")?;
+            let snapshot = Snapshot { store: self, connection, uncommitted: Some(&made) };
+            let answer = work(&WriteTxn { snapshot })?;
+            file.check_current(&self.options.path)?;
+            transaction.commit()?;
+            // What is acknowledged is in the file that everybody reads.
+            file.check_current(&self.options.path)?;
+            self.schemas.lock().extend(made.into_inner());
+            Ok(answer)
         })
     }
 
     /// Gives the disk back what dropped tables took.
     pub fn compact(&self) -> Result<()> {
-        self.with_writer(|connection| {
-            Ok(connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?)
+        self.with_writer(|file| {
+            Ok(file.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?)
         })
         .map_err(|error| self.with_path(error))
     }
 
     /// Runs `work` on the writing connection while no other process writes.
-    fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.with_writer_mut(|connection| work(connection))
-    }
-
-    /// As [`Store::with_writer`], for what changes the connection itself.
     pub(super) fn with_writer_mut<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T>,
     ) -> Result<T> {
+        self.with_writer(|file| work(&mut file.connection))
+    }
+
+    /// The same, for what looks at the file.
+    fn with_writer<T>(&self, work: impl FnOnce(&mut FileConnection) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + self.options.busy_timeout;
         let writer = parallel::lock_until(&self.writer, deadline)?;
-        let mut writer = writer.ok_or_else(lock::busy)?;
+        let mut slot = writer.ok_or_else(lock::busy)?;
         self.checkpointer.finish();
-        if writer.as_ref().is_some_and(|writer| !writer.connection.is_current(&self.options.path)) {
-            *writer = None;
-        }
-        let writer = match &mut *writer {
-            Some(writer) => writer,
-            none => {
-                let mut connection = FileConnection::open(&self.options)?;
-                self.checkpointer.watch(&mut connection.connection)?;
-                let lock = LockFile::open(&self.options.path)?;
-                none.insert(Writer { connection, lock, log: Log::of(&self.options.path) })
+        for _ in 0..TRIES {
+            // Taken out, so that one that a panic unwinds through is closed.
+            let mut writer = match slot.take() {
+                Some(writer) if writer.connection.is_current(&self.options.path) => writer,
+                lost => {
+                    drop(lost);
+                    self.open_writer()?
+                }
+            };
+            let held = writer.lock.acquire(deadline);
+            if held.is_ok()
+                && !(writer.connection.is_current(&self.options.path) && writer.lock.is_current())
+            {
+                // Both may have been replaced while we waited.
+                continue;
             }
-        };
-        let _held = writer.lock.acquire(deadline)?;
-        let connection = &mut writer.connection.connection;
-        // SQLite's own lock is free now unless a foreign program writes.
-        let patience = deadline.saturating_duration_since(Instant::now());
-        connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
-        let answer = work(connection);
-        if !writer.connection.connection.birth().is_here() {
-            // The caller's code forked, and this is the child.
+            let (file, log) = (&mut writer.connection, &writer.log);
+            let answer = held.and_then(|_held| {
+                // SQLite's own lock is free now unless a foreign program writes.
+                let patience = deadline.saturating_duration_since(Instant::now());
+                file.connection.busy_timeout(patience.max(Duration::from_millis(1)))?;
+                let answer = work(file);
+                // A child that the caller's code forked leaves the log to its parent.
+                let log = if file.connection.birth().is_here() { log.check() } else { Ok(()) };
+                Ok((answer, log))
+            });
+            let is_here = writer.connection.connection.birth().is_here();
+            let answer = match answer {
+                Ok((answer, Err(lost))) => {
+                    self.leave_lost_log(&mut writer.connection);
+                    answer.and(Err(lost))
+                }
+                Ok((answer, Ok(()))) => {
+                    if is_here {
+                        self.checkpointer.start_if_due(&self.options);
+                    }
+                    answer
+                }
+                Err(error) => Err(error),
+            };
+            *slot = Some(writer);
             return answer;
         }
-        if let Err(lost) = writer.log.check() {
-            self.leave_lost_log(&mut writer.connection);
-            return answer.and(Err(lost));
-        }
-        self.checkpointer.start_if_due(&self.options);
-        answer
+        Err(replaced())
+    }
+
+    fn open_writer(&self) -> Result<Writer> {
+        let mut connection = FileConnection::open(&self.options)?;
+        self.checkpointer.watch(&mut connection.connection)?;
+        let lock = LockFile::open(&self.options.path)?;
+        Ok(Writer { connection, lock, log: Log::of(&self.options.path) })
     }
 
     /// Connects to the log that the file has now. What is in the lost one cannot be brought back:
@@ -352,58 +393,36 @@ impl Store {
     }
 }
 
-fn run_in_transaction<T>(
-    connection: &Connection,
-    begin: &str,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let birth = Birth::now();
-    connection.prepare_cached(begin)?.execute([])?;
-    let answer = work().and_then(|answer| {
-        // The caller's code may have forked, and a transaction is the parent's.
-        birth.check()?;
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        Ok(answer)
-    });
-    if answer.is_err() && birth.is_here() && !connection.is_autocommit() {
-        // The first error is the one to report; a failing rollback ends with the connection.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    answer
+/// The error of who finds another file in the place of the one that was opened.
+fn replaced() -> Error {
+    Error::new(
+        ErrorKind::Io,
+        "the database file was replaced or deleted by another program meanwhile; nothing of this \
+         batch is in the file that is there now. Try again",
+    )
 }
 
 impl FileConnection {
     fn open(options: &StoreOptions) -> Result<Self> {
-        let open = OpenFile::new(&options.path)?;
-        let connection = Own::new(open::connect(options)?);
-        Ok(Self { connection, file: FileIdentity::of(&options.path), _open: open })
+        for _ in 0..TRIES {
+            let before = FileIdentity::of(&options.path);
+            let open = OpenFile::new(&options.path)?;
+            let connection = Own::new(open::connect(options)?);
+            // Who sees the same file before and after is connected to it.
+            if before.is_some() && before == FileIdentity::of(&options.path) {
+                return Ok(Self { connection, file: before, _open: open });
+            }
+        }
+        Err(replaced())
     }
 
     /// Whether the path still leads to the file that this is connected to: somebody may have
     /// moved or deleted it, and what is written to a deleted file is lost.
     fn is_current(&self, path: &Path) -> bool {
-        FileIdentity::of(path) == self.file
-    }
-}
-
-/// What tells one file from another under the same path. Taken without opening the file.
-#[derive(Debug, PartialEq, Eq)]
-struct FileIdentity {
-    #[cfg(unix)]
-    device_and_inode: (u64, u64),
-}
-
-impl FileIdentity {
-    #[cfg(unix)]
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { device_and_inode: (metadata.dev(), metadata.ino()) })
+        self.file.is_some() && FileIdentity::of(path) == self.file
     }
 
-    /// Elsewhere an open file cannot be deleted or moved.
-    #[cfg(not(unix))]
-    fn of(_path: &Path) -> Option<Self> {
-        Some(Self {})
+    fn check_current(&self, path: &Path) -> Result<()> {
+        if self.is_current(path) { Ok(()) } else { Err(replaced()) }
     }
 }

@@ -85,6 +85,11 @@ impl LockFile {
         }
     }
 
+    /// Whether the path still leads to this file; who locks another one does not wait for us.
+    pub(super) fn is_current(&self) -> bool {
+        FileIdentity::of(&self.path) == self.file.0.metadata().ok().as_ref().map(FileIdentity::new)
+    }
+
     /// Waits for the lock until the deadline.
     pub(super) fn acquire(&self, deadline: Instant) -> Result<LockGuard<'_>> {
         let started = Instant::now();
@@ -121,6 +126,32 @@ impl LockFile {
                 }
             }
         }
+    }
+}
+
+/// What tells one file from another under the same path. Taken without opening the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    #[cfg(unix)]
+    device_and_inode: (u64, u64),
+}
+
+impl FileIdentity {
+    /// That of the file that the path leads to, if there is one.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::new)
+    }
+
+    #[cfg(unix)]
+    pub(super) fn new(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { device_and_inode: (metadata.dev(), metadata.ino()) }
+    }
+
+    /// Elsewhere an open file cannot be deleted or moved.
+    #[cfg(not(unix))]
+    pub(super) fn new(_metadata: &std::fs::Metadata) -> Self {
+        Self {}
     }
 }
 

@@ -58,6 +58,7 @@ mod states;
 mod swap;
 mod text;
 mod text_search;
+mod transaction;
 mod unfilled;
 mod validate;
 mod vectors;
@@ -73,6 +74,8 @@ mod growth_tests;
 mod history_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use backup::check_backup;
 pub use catalog::{AsOf, Layouts, TableState};

@@ -105,7 +105,7 @@ impl Store {
     /// Reads on a connection that is closed afterwards.
     fn read_whole<T>(&self, work: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         let connection = open::connect(&self.options)?;
-        let answer = work(&Snapshot { store: self, connection: &connection })?;
+        let answer = work(&Snapshot { store: self, connection: &connection, uncommitted: None })?;
         connection.close().map_err(|(_, cause)| Error::from(cause))?;
         Ok(answer)
     }
@@ -170,7 +170,7 @@ impl Store {
             let connection = Connection::open_with_flags(database, flags)?;
             connection.busy_timeout(CHECKPOINT_PATIENCE)?;
             planted::disarm(&connection)?;
-            let snapshot = Snapshot { store: self, connection: &connection };
+            let snapshot = Snapshot { store: self, connection: &connection, uncommitted: None };
             let sizes = snapshot.sizes()?;
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             Ok(sizes)

@@ -53,7 +53,7 @@ pub(super) fn write_until(
     })
 }
 
-fn count(store: &Store) -> i64 {
+pub(super) fn count(store: &Store) -> i64 {
     store
         .read(|snapshot| {
             Ok(snapshot.connection.query_row("SELECT count(*) FROM p_v", [], |row| row.get(0))?)

@@ -53,7 +53,7 @@ impl Store {
             ));
             return Ok(findings);
         }
-        let snapshot = Snapshot { store: self, connection: &connection };
+        let snapshot = Snapshot { store: self, connection: &connection, uncommitted: None };
         let checked = snapshot.check_catalog(&mut findings).and_then(|views| {
             for view in views {
                 let looked = snapshot.check_view(&view, progress, &mut findings, indexes);
