@@ -111,10 +111,12 @@ impl Engine {
         self.builder.finish(waiting);
     }
 
-    /// What went wrong with indexes since the last call: sentences for people. No answer was wrong
-    /// by it.
+    /// What went wrong with indexes or the file since the last call: sentences for people. No answer
+    /// was wrong by it.
     pub fn take_notices(&self) -> Vec<String> {
-        self.builder.take_notices()
+        let mut notices = self.builder.take_notices();
+        notices.extend(self.store.take_notices());
+        notices
     }
 
     /// After a write: the view's indexes may be worth building.

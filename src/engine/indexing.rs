@@ -126,6 +126,10 @@ pub(super) fn run(
     patience: Duration,
     threads: usize,
 ) -> Result<Outcome> {
+    if !store.path().exists() {
+        // For a database that is not there no files are made either.
+        return Ok(Outcome::Nothing);
+    }
     let Some(_lock) = store.lock_builder(patience)? else {
         return Ok(Outcome::Busy);
     };
@@ -407,7 +411,8 @@ fn publish(
 /// Deletes the files of builds that no index has any more. Only who holds the builder's lock may.
 /// Other files, links and folders stay, whoever put them there.
 pub(super) fn sweep(store: &Store) -> Result<()> {
-    if !store.check_index_folder()? {
+    // Where the database is gone for a moment, as for a restore, nothing is known of its files.
+    if !store.path().exists() || !store.check_index_folder()? {
         return Ok(());
     }
     #[allow(clippy::redundant_closure_for_method_calls, reason = "a method is not general enough")]

@@ -121,6 +121,10 @@ impl Shared {
 
     /// One piece of what there is to do; false if there is no more, or it fails.
     fn piece(&self, view: &ViewSpec) -> bool {
+        if !self.store.path().exists() {
+            // Upkeep creates no database.
+            return false;
+        }
         let piece = || {
             self.store.write(|txn| {
                 let fills = txn.build_text_index(view)?.is_some();

@@ -157,6 +157,7 @@ impl Engine {
                 let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
                 self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
             })?;
+            warn(py, self.engine.take_notices());
             PyRecordBatch::new(batch).into_pyarrow(py)
         })
     }
@@ -174,6 +175,7 @@ impl Engine {
                 let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
                 self.engine.features(&reads.reads, &columns, entities)
             })?;
+            warn(py, self.engine.take_notices());
             Ok((PyBytes::new(py, &answer.message), answer.present))
         })
     }
@@ -258,7 +260,9 @@ impl Engine {
 
     fn indexes(&self, py: Python<'_>, view: &View) -> PyResult<String> {
         run("indexes", |call| {
-            Ok(call.detached(py, || self.engine.indexes(&view.spec.id))?.to_string())
+            let indexes = call.detached(py, || self.engine.indexes(&view.spec.id))?;
+            warn(py, self.engine.take_notices());
+            Ok(indexes.to_string())
         })
     }
 
@@ -301,7 +305,9 @@ impl Engine {
     ) -> PyResult<u64> {
         run("a count", |call| {
             let filter = filter.map(to_filter).transpose()?;
-            call.detached(py, || self.engine.count(&view.spec, filter.as_ref()))
+            let count = call.detached(py, || self.engine.count(&view.spec, filter.as_ref()))?;
+            warn(py, self.engine.take_notices());
+            Ok(count)
         })
     }
 
@@ -331,6 +337,7 @@ impl Engine {
                 .map(|value| value.map_or(SqlValue::Null, SqlValue::from))
                 .collect();
             let batch = call.detached(py, || self.engine.sql(sql, &parameters, &limits))?;
+            warn(py, self.engine.take_notices());
             PyRecordBatch::new(batch).into_pyarrow(py)
         })
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arrow::array::ArrayRef;
@@ -14,10 +14,10 @@ use rusqlite::config::DbConfig;
 
 use super::allowed;
 use super::checkpoint::Checkpointer;
-use super::lock::{self, BuilderLock, FileIdentity, LockFile};
+use super::file::{FileConnection, Log, TRIES, replaced};
+use super::lock::{self, BuilderLock, LockFile};
 use super::locks;
-use super::open::{self, StoreOptions};
-use super::process::{OpenFile, Own};
+use super::open::StoreOptions;
 use super::sql::{SqlLimits, SqlValue};
 use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,9 +27,6 @@ use crate::schema::{TableSchema, ViewId};
 
 /// Idle readers that are kept; more are opened for a burst and closed after it.
 const IDLE_READERS: usize = 16;
-
-/// How often a writer starts again that finds its file replaced while it waited.
-const TRIES: usize = 5;
 
 /// Layouts of tables, by view.
 pub(super) type SchemaCache = Mutex<HashMap<ViewId, Arc<TableSchema>>>;
@@ -47,15 +44,11 @@ pub struct Store {
     pub(super) schemas: SchemaCache,
     /// Layouts that were read from the catalog.
     pub(super) loaded: AtomicU64,
-}
-
-/// A connection, and which file it is connected to.
-#[derive(Debug)]
-struct FileConnection {
-    connection: Own<Connection>,
-    file: Option<FileIdentity>,
-    /// Dropped after the connection.
-    _open: OpenFile,
+    /// Whether the file was there before, and was connected to.
+    was_open: AtomicBool,
+    /// Whether it was said that there is no file.
+    said_missing: AtomicBool,
+    notices: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -63,39 +56,6 @@ struct Writer {
     connection: FileConnection,
     lock: LockFile,
     log: Log,
-}
-
-/// The write-ahead log that a connection writes to.
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: Option<FileIdentity>,
-}
-
-impl Log {
-    fn of(database: &Path) -> Self {
-        let mut path = database.as_os_str().to_owned();
-        path.push("-wal");
-        let path = PathBuf::from(path);
-        Self { file: FileIdentity::of(&path), path }
-    }
-
-    /// An error if it is there no more: what is in a deleted log is lost.
-    fn check(&self) -> Result<()> {
-        if self.file.is_none() || FileIdentity::of(&self.path) == self.file {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Io,
-            format!(
-                "another program has deleted or replaced the write-ahead log '{}' while it was in \
-                 use. This batch, and others of the last minutes, may be lost: write them again. \
-                 Where the file system or the system has POSIX locks only, that happens after \
-                 anything in this process opens and closes the database",
-                self.path.display()
-            ),
-        ))
-    }
 }
 
 /// A read transaction: everything read through it is of one moment.
@@ -132,6 +92,9 @@ impl Store {
             checkpointer: Checkpointer::default(),
             schemas: SchemaCache::default(),
             loaded: AtomicU64::new(0),
+            was_open: AtomicBool::new(false),
+            said_missing: AtomicBool::new(false),
+            notices: Mutex::default(),
         }
     }
 
@@ -141,7 +104,12 @@ impl Store {
         Self::new(self.options.clone())
     }
 
-    /// The database file.
+    /// What people should know of the file, since the last call.
+    pub fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut self.notices.lock())
+    }
+
+    /// The database file: absolute, without symbolic links.
     pub fn path(&self) -> &Path {
         &self.options.path
     }
@@ -213,6 +181,10 @@ impl Store {
         let mut reader = self.take_sql_reader().map_err(|error| self.with_path(error))?;
         let connection = &mut reader.connection;
         let answer = super::sql::read_only(connection, sql, parameters, limits);
+        let answer = answer.and_then(|answer| {
+            reader.check_frozen(&self.options.path)?;
+            Ok(answer)
+        });
         let mut readers = self.sql_readers.lock();
         if answer.is_ok() && readers.len() < IDLE_READERS {
             readers.push(reader);
@@ -225,7 +197,7 @@ impl Store {
         if let Some(reader) = idle.filter(|reader| reader.is_current(&self.options.path)) {
             return Ok(reader);
         }
-        let reader = FileConnection::open(&self.options)?;
+        let reader = self.open_reader()?;
         allowed::drop_modules(&reader.connection)?;
         Ok(reader)
     }
@@ -237,6 +209,7 @@ impl Store {
             let connection = &reader.connection;
             let answer = work(&Snapshot { store: self, connection, uncommitted: None })?;
             transaction.commit()?;
+            reader.check_frozen(&self.options.path)?;
             Ok(answer)
         });
         // After an error of the call the connection is as good as before; after others perhaps not.
@@ -344,10 +317,60 @@ impl Store {
     }
 
     fn open_writer(&self) -> Result<Writer> {
+        let path = &self.options.path;
+        if self.was_open.load(Relaxed) && !path.exists() {
+            let folder = path.parent().unwrap_or(path);
+            if !folder.is_dir() {
+                return Err(Error::new(
+                    ErrorKind::CannotOpen,
+                    format!(
+                        "the folder '{}' was there when the store was opened, and is gone; nothing \
+                         was written. Put it back, or create it if the store is to start empty",
+                        folder.display()
+                    ),
+                ));
+            }
+            self.notices.lock().push(format!(
+                "the online store '{}' is gone since it was opened; this write creates an empty one",
+                path.display()
+            ));
+        }
+        if path.exists() {
+            // Says more clearly than SQLite that nothing can be written here.
+            LockFile::open(path)?;
+        }
         let mut connection = FileConnection::open(&self.options)?;
         self.checkpointer.watch(&mut connection.connection)?;
-        let lock = LockFile::open(&self.options.path)?;
-        Ok(Writer { connection, lock, log: Log::of(&self.options.path) })
+        let lock = LockFile::open(path)?;
+        self.note_open();
+        Ok(Writer { connection, lock, log: Log::of(path) })
+    }
+
+    fn open_reader(&self) -> Result<FileConnection> {
+        let reader = FileConnection::open_to_read(&self.options)?;
+        if reader.file.is_some() {
+            self.note_open();
+        } else if !self.said_missing.swap(true, Relaxed) {
+            let path = self.options.path.display();
+            self.notices.lock().push(if self.was_open.load(Relaxed) {
+                format!(
+                    "the online store '{path}' is gone since it was opened; reads answer as an \
+                     empty store does, until it is back or something is written"
+                )
+            } else {
+                format!(
+                    "the online store '{path}' does not exist; reads answer as an empty store \
+                     does. Check `path` in the online_store section of feature_store.yaml, or fill \
+                     the store with `feast apply` and `feast materialize`"
+                )
+            });
+        }
+        Ok(reader)
+    }
+
+    fn note_open(&self) {
+        self.was_open.store(true, Relaxed);
+        self.said_missing.store(false, Relaxed);
     }
 
     /// Connects to the log that the file has now. What is in the lost one cannot be brought back:
@@ -376,7 +399,7 @@ impl Store {
     fn take_reader(&self) -> Result<FileConnection> {
         loop {
             let Some(reader) = self.readers.lock().pop() else {
-                return FileConnection::open(&self.options);
+                return self.open_reader();
             };
             if reader.is_current(&self.options.path) {
                 return Ok(reader);
@@ -390,39 +413,5 @@ impl Store {
             return error;
         }
         error.at(format_args!("online store '{}'", self.options.path.display()))
-    }
-}
-
-/// The error of who finds another file in the place of the one that was opened.
-fn replaced() -> Error {
-    Error::new(
-        ErrorKind::Io,
-        "the database file was replaced or deleted by another program meanwhile; nothing of this \
-         batch is in the file that is there now. Try again",
-    )
-}
-
-impl FileConnection {
-    fn open(options: &StoreOptions) -> Result<Self> {
-        for _ in 0..TRIES {
-            let before = FileIdentity::of(&options.path);
-            let open = OpenFile::new(&options.path)?;
-            let connection = Own::new(open::connect(options)?);
-            // Who sees the same file before and after is connected to it.
-            if before.is_some() && before == FileIdentity::of(&options.path) {
-                return Ok(Self { connection, file: before, _open: open });
-            }
-        }
-        Err(replaced())
-    }
-
-    /// Whether the path still leads to the file that this is connected to: somebody may have
-    /// moved or deleted it, and what is written to a deleted file is lost.
-    fn is_current(&self, path: &Path) -> bool {
-        self.file.is_some() && FileIdentity::of(path) == self.file
-    }
-
-    fn check_current(&self, path: &Path) -> Result<()> {
-        if self.is_current(path) { Ok(()) } else { Err(replaced()) }
     }
 }

@@ -6,6 +6,7 @@
 //! belongs to the open file, and nothing else opens that file.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind as ErrorOfFile;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,10 +66,16 @@ impl LockFile {
         path.push(suffix);
         let path = PathBuf::from(path);
         let file = fs::open_lock(&path, database).map_err(|cause| {
+            let kind = match cause.kind() {
+                ErrorOfFile::PermissionDenied | ErrorOfFile::ReadOnlyFilesystem => {
+                    ErrorKind::ReadOnly
+                }
+                _ => ErrorKind::CannotOpen,
+            };
             Error::new(
-                ErrorKind::CannotOpen,
+                kind,
                 format!(
-                    "cannot open the lock file '{}' ({cause}); it has to be a file that this user \
+                    "the store is not writable here: cannot open the lock file '{}' ({cause}); it has to be a file that this user \
                      may write, or not there in a folder that this user may write",
                     path.display()
                 ),

@@ -29,6 +29,7 @@ mod ddl;
 mod delete;
 mod errors;
 mod expiry;
+mod file;
 mod files;
 mod findings;
 #[cfg(any(test, fuzzing))]
@@ -44,6 +45,7 @@ mod lock;
 mod locks;
 mod manifest;
 mod open;
+mod path;
 mod planted;
 mod process;
 mod progress;
@@ -72,6 +74,8 @@ mod backup_tests;
 mod growth_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod opening_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

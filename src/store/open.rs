@@ -1,6 +1,7 @@
 //! Opening the database: its folder, its format, its migrations.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::io::ErrorKind as ErrorOfFile;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::catalog;
 use super::changes::ChangeLogOptions;
+use super::files;
 use super::lock::LockFile;
+use super::path;
 use super::planted;
 use super::swap;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,7 +70,8 @@ impl Durability {
 /// Where the database is and how it is used.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// The database file; the folder above its own has to exist.
+    /// The database file; the folder above its own has to exist. Absolute and without symbolic
+    /// links, as [`StoreOptions::new`] makes it.
     pub path: PathBuf,
     /// What a commit guarantees.
     pub durability: Durability,
@@ -82,10 +86,11 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// The defaults: fully durable, 30 seconds of patience.
+    /// The defaults: fully durable, 30 seconds of patience. The path is made absolute here, and its
+    /// symbolic links are resolved.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
-            path: path.into(),
+            path: path::real(&path.into()),
             durability: Durability::Full,
             busy_timeout: Duration::from_secs(30),
             change_log: ChangeLogOptions::default(),
@@ -101,25 +106,118 @@ const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize]
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     prepare_folder(&options.path)?;
+    open(options, true)
+}
+
+/// Opens a connection to a database that is there, migrating it as needed.
+pub(super) fn connect_to_existing(options: &StoreOptions) -> Result<Connection> {
+    open(options, false)
+}
+
+fn open(options: &StoreOptions, creates: bool) -> Result<Connection> {
     let _opening = swap::opening(&options.path)?;
-    create_file(options)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if creates {
+        create_file(options)?;
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
     let mut connection = Connection::open_with_flags(&options.path, flags)?;
-    connection.busy_timeout(options.busy_timeout)?;
-    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(parallel::is_cancelled))?;
-    planted::disarm(&connection)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "mmap_size", MAPPED)?;
-    connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG)?;
-    connection.pragma_update(None, "synchronous", options.durability.pragma())?;
+    configure(&mut connection, options)?;
     if format_of(&connection)? != Format::Current {
         bring_to_current(&connection, options)?;
     }
     planted::check_own_tables(&connection)?;
     Ok(connection)
+}
+
+/// An empty store in memory, for reading one that is not there; `None` if it is.
+pub(super) fn connect_to_nothing(options: &StoreOptions) -> Result<Option<Connection>> {
+    refuse(&options.path)?;
+    if !is_missing(&options.path) {
+        return Ok(None);
+    }
+    // Perhaps somebody is about to put it there.
+    let _opening = swap::opening(&options.path)?;
+    if !is_missing(&options.path) {
+        return Ok(None);
+    }
+    let mut connection = Connection::open_in_memory()?;
+    configure(&mut connection, options)?;
+    catalog::create(&connection)?;
+    Ok(Some(connection))
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = std::fs::metadata(path).map_err(|cause| cause.kind());
+    matches!(found, Err(ErrorOfFile::NotFound | ErrorOfFile::NotADirectory))
+}
+
+/// Opens a database that nobody changes, without files beside it. `None` if it cannot be opened
+/// that way either.
+pub(super) fn connect_frozen(options: &StoreOptions) -> Result<Option<Connection>> {
+    let log = files::with_suffix(&options.path, "-wal");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!(
+                "the database cannot be written here, and '{}' holds changes that have to be brought \
+                 in first. Open and close it once where it can be written, or copy both files to a \
+                 folder that can be",
+                log.display()
+            ),
+        ));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{}?immutable=1", percent_encoded(&options.path));
+    let Ok(mut connection) = Connection::open_with_flags(uri, flags) else {
+        return Ok(None);
+    };
+    configure(&mut connection, options)?;
+    match format_of(&connection)? {
+        Format::Current => {}
+        Format::Empty | Format::FeastSqlite => return Ok(None),
+        Format::Older(version) => {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!(
+                    "the database has format version {version} and cannot be written here; this \
+                     version of feast-vector reads version {FORMAT_VERSION}. Open it once where it \
+                     can be written, with any read"
+                ),
+            ));
+        }
+    }
+    planted::check_own_tables(&connection)?;
+    Ok(Some(connection))
+}
+
+fn percent_encoded(path: &Path) -> String {
+    let mut out = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                out.push(char::from(*byte));
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+fn configure(connection: &mut Connection, options: &StoreOptions) -> Result<()> {
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(parallel::is_cancelled))?;
+    planted::disarm(connection)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "mmap_size", MAPPED)?;
+    connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG)?;
+    connection.pragma_update(None, "synchronous", options.durability.pragma())?;
+    Ok(())
 }
 
 /// Creates the database with its permissions, which SQLite would leave to the process.
@@ -138,9 +236,12 @@ fn create_file(options: &StoreOptions) -> Result<()> {
     }
 }
 
-pub(super) fn prepare_folder(path: &Path) -> Result<()> {
-    let cannot =
-        |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::CannotOpen, what.to_string()));
+fn cannot(what: fmt::Arguments<'_>) -> Result<()> {
+    Err(Error::new(ErrorKind::CannotOpen, what.to_string()))
+}
+
+/// Refuses paths of what is no file.
+fn refuse(path: &Path) -> Result<()> {
     if path.as_os_str() == ":memory:" {
         return cannot(format_args!(
             "the store is shared by processes and cannot live in memory; set `path` to a file"
@@ -149,6 +250,11 @@ pub(super) fn prepare_folder(path: &Path) -> Result<()> {
     if path.is_dir() {
         return cannot(format_args!("`path` is a folder; add a file name, such as 'online.db'"));
     }
+    Ok(())
+}
+
+pub(super) fn prepare_folder(path: &Path) -> Result<()> {
+    refuse(path)?;
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
