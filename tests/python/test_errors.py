@@ -73,7 +73,10 @@ def test_a_vector_of_the_wrong_length_is_refused_and_the_batch_with_it(harness, 
 @pytest.mark.parametrize(
     ("query", "pattern"),
     [
-        ([1, 0, 0], r"'items'.*feature 'embedding': the query vector has 3 values, but .* have 2"),
+        (
+            [1, 0, 0],
+            r"'items'.*feature 'embedding': the query vector has 3 values, but .*_length=2",
+        ),
         ([float("nan"), 0], r"feature 'embedding': the query vector holds NaN at position 0"),
         ([0, float("inf")], r"the query vector holds inf at position 1"),
         ([0, 0], r"the query vector is all zeros, which has no direction"),

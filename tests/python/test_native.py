@@ -239,7 +239,10 @@ def test_threads_share_a_view(items):
 
 def test_wrong_arguments(items):
     for call, pattern in [
-        (lambda: items.search([1.0, 2.0, 3.0]), "has 3 values, but the stored vectors have 2"),
+        (
+            lambda: items.search([1.0, 2.0, 3.0]),
+            "has 3 values, but the feature declares vector_length=2",
+        ),
         (lambda: items.search(np.zeros((2, 2, 2))), "one dimension, or two for several queries"),
         (
             lambda: items.search([[1.0, 2.0], [1.0, math.nan]]),

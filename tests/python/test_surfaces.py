@@ -219,7 +219,7 @@ def test_wrong_requests_over_http(server):
     answer = post(server, "/search", {**body, "filters": wrong}, status=404)
     assert "has nothing named 'prise' to filter on; it has: id" in str(answer)
     answer = post(server, "/search", {**body, "query": [1.0]}, status=422)
-    assert "the query vector has 1 values, but the stored vectors have 2" in str(answer)
+    assert "the query vector has 1 values, but the feature declares vector_length=2" in str(answer)
 
 
 # --- OpenAI's API
