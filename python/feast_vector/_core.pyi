@@ -269,20 +269,20 @@ class Engine:
         sql: str,
         parameters: list[int | float | str | bytes | None],
         *,
-        timeout: float | None = 30.0,
-        max_rows: int | None = 1_000_000,
+        timeout: float | None = ...,
+        max_rows: int | None = ...,
         max_bytes: int | None = ...,
-        max_length: int | None = 16_777_216,
+        max_length: int | None = ...,
     ) -> pa.RecordBatch:
         """Run one reading SQL statement; columns are of int64, float64, string or binary.
 
         Args:
             sql: A single statement. It may read every project in the file.
             parameters: Values of its parameters.
-            timeout: Seconds that it may take.
-            max_rows: The most rows of the answer.
+            timeout: Seconds that it may take; 30 by default.
+            max_rows: The most rows of the answer; 1,000,000 by default.
             max_bytes: The most bytes of the answer.
-            max_length: The most bytes of a value or a row, stored or in between.
+            max_length: The most bytes of a value or a row, stored or in between; 16 MiB by default.
         """
 
     def close(self) -> None:
