@@ -346,8 +346,8 @@ impl Engine {
         run("close", |call| call.detached(py, || self.engine.close()))
     }
 
-    fn holds_locks(&self) -> bool {
-        self.engine.holds_locks()
+    fn holds_locks(&self) -> PyResult<bool> {
+        run("holds_locks", |_| Ok(self.engine.holds_locks()))
     }
 
     fn before_fork(&self, py: Python<'_>) -> PyResult<()> {

@@ -59,10 +59,9 @@ def texts(tmp_path):
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, LookupError("no bar")])
-def test_what_a_progress_callback_raises_ends_apply_and_undoes_it(texts, raised):
+def test_what_a_progress_callback_raises_ends_apply(texts, raised):
     harness, view = texts
     engine = harness.store.engine(harness.config)
-    tables = "SELECT name FROM sqlite_schema WHERE sql LIKE '%fts5%'"
 
     def progress(*_):
         if raised is KeyboardInterrupt:
@@ -73,9 +72,10 @@ def test_what_a_progress_callback_raises_ends_apply_and_undoes_it(texts, raised)
     kind = raised if isinstance(raised, type) else type(raised)
     with pytest.raises(kind):
         engine.apply("shop", [views.declaration(harness.config, view)], [], progress)
-    assert engine.sql(tables, []).num_rows == 0
+    # The index is filled in pieces; the next apply goes on where this one was.
     harness.update(keep=[view])
-    assert engine.sql(tables, []).num_rows == 1
+    found = harness.find(view, text="words", top_k=5000)
+    assert len(found) == 3000
 
 
 def test_ctrl_c_ends_a_statement_that_would_never_end(harness):
@@ -84,7 +84,7 @@ def test_ctrl_c_ends_a_statement_that_would_never_end(harness):
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         engine.sql(
-            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT 1 FROM c", []
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT count(*) FROM c", []
         )
     assert harness.read(make_view(), key(id=1))[0][1]["number"] == integer(1)
 
