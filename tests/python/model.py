@@ -1,7 +1,9 @@
 """A seeded model: several processes use one store, and every answer is compared with a dict.
 
 Each step takes an operation and a process by chance; the same seed takes the same. Processes write
-(rows and Arrow), delete, apply, index, fork, close, and are killed amid a write. `python model.py SEED [STEPS]` replays a run and prints its steps.
+(rows and Arrow), delete, apply, index, fork, close, and are killed amid a write; and the file
+is backed up, verified and restored beneath them. `python model.py SEED [STEPS]` replays a run and
+prints its steps.
 """
 
 import json
@@ -128,6 +130,24 @@ class Actor:
 
         asyncio.run(self.harness.store.close())
 
+    def backup(self, target):
+        import feast_vector
+
+        feast_vector.backup(self.path(), target, replace=True)
+
+    def restore(self, source):
+        import feast_vector
+
+        feast_vector.restore(self.path(), source, keep=False)
+
+    def verify(self):
+        import feast_vector
+
+        return feast_vector.verify(self.path())["findings"]
+
+    def path(self):
+        return self.harness.config.online_store.path
+
     def read(self, ids):
         features = ["title", "number"] + (["extra"] if self.has_extra() else [])
         return self.native.read(ids, features, as_dict=True)
@@ -216,6 +236,7 @@ class Run:
         self.chance = random.Random(seed)
         self.rows, self.expiries, self.extras = {}, {}, {}
         self.extra, self.version = False, 0
+        self.backups = []
         self._known = {}
         self.processes = [self.start("background"), self.start("on_demand")]
         self.do_write(self.processes[0], ids=list(range(ROWS)), arrow=True)
@@ -329,6 +350,29 @@ class Run:
         self.extras = {}
         if drop:
             self.rows, self.expiries = {}, {}
+
+    def do_backup(self, process):
+        target = self.folder / f"backup{self.version}"
+        self.say("backup")
+        process.do("backup", target=str(target))
+        state = (dict(self.rows), dict(self.expiries), dict(self.extras), self.extra)
+        self.backups.append((target, state))
+
+    def do_restore(self, process):
+        if not self.backups:
+            return
+        target, state = self.chance.choice(self.backups)
+        self.say("restore", target.name)
+        process.do("restore", source=str(target))
+        self.rows, self.expiries, self.extras = (dict(known) for known in state[:3])
+        self.extra = state[3]
+        for other in self.processes:
+            other.do("know", extra=self.extra)
+
+    def do_verify(self, process):
+        self.say("verify")
+        problems = process.do("verify")
+        assert not problems, problems
 
     # --- looking
 
