@@ -14,7 +14,8 @@ def test_apply_adds_removes_and_retypes_features_and_keeps_the_others(harness):
 
     # `b` goes, `a` is retyped, `d` comes, and a scalar is added behind a wide column.
     edited = make_view(fields={"a": String, "c": Array(Float32), "d": Bytes, "e": Int64})
-    harness.update([edited])
+    with pytest.warns(UserWarning, match="feature 'a': it was INT64 and is STRING by now; 1 rows"):
+        harness.update([edited])
     one, two = harness.read(edited, key(id=1), key(id=2))
     assert one == (at(0), {"a": integer(1), "c": vector(1, 2)})
     assert two == (at(0), {"a": Value()})
@@ -28,7 +29,8 @@ def test_apply_adds_removes_and_retypes_features_and_keeps_the_others(harness):
     assert sql.index('"e" INTEGER') < sql.index('"c" BLOB')
 
     # A feature that comes back under its old name has lost its data.
-    harness.update([view])
+    with pytest.warns(UserWarning, match="feature 'a': it was STRING and is INT64 by now"):
+        harness.update([view])
     assert harness.read(view, key(id=1))[0][1].keys() == {"a", "c"}
 
 
@@ -56,7 +58,8 @@ def test_other_join_keys_start_an_empty_table(harness):
     harness.update([view])
     harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))
     other = make_view(join_key="item_id")
-    harness.update([other])
+    with pytest.warns(UserWarning, match="join keys were id and are item_id by now; 1 rows"):
+        harness.update([other])
     assert harness.read(other, key(id=1), key(item_id=1)) == [(None, None)] * 2
 
 
@@ -81,7 +84,8 @@ def test_a_view_that_is_written_before_it_is_applied(harness):
     assert harness.read(view, key(id=1))[0][1] == {"number": integer(1)}
     query = "SELECT name, declared FROM _feast_vector_columns WHERE role = 'join_key'"
     assert sql_elsewhere(harness, query) == [("id", 1)]
-    harness.update([make_view(join_key="other")])
+    with pytest.warns(UserWarning, match="join keys were id and are other by now; 1 rows"):
+        harness.update([make_view(join_key="other")])
     assert harness.read(view, key(id=1)) == [(None, None)]
 
 
