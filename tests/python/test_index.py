@@ -185,7 +185,8 @@ def test_schema_changes(filled):
     assert find(filled, queries[0], view=wider)[1]["strategy"] == "index"
     # As doubles the vectors are other numbers to search in, and need another index.
     double = vector_view(length=DIM, metric="L2", dtype=Array(Float64))
-    filled.update(keep=[double])
+    with pytest.warns(UserWarning, match=f"{ROWS} rows keep their values of before"):
+        filled.update(keep=[double])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         check(filled, model, queries, view=double)

@@ -115,8 +115,10 @@ def test_vectors_of_zeros_are_found_as_an_exact_search_finds_them(tmp_path, inde
     )
     engine.optimize(declaration)
     harness.write(view, (key(id=7), {"embedding": vector(*([0] * 64))}, at(1)))
-    for query in draw.normal(size=(5, 1, 64)):
-        for top_k in (1, 10, 100, 6000, 9000):
+    found = dict.fromkeys((1, 10, 100, 6000, 9000), 0)
+    queries = draw.normal(size=(20, 1, 64))
+    for query in queries:
+        for top_k in found:
             answers = [
                 engine.search(
                     declaration,
@@ -132,8 +134,11 @@ def test_vectors_of_zeros_are_found_as_an_exact_search_finds_them(tmp_path, inde
             ]
             assert answers[0].num_rows == answers[1].num_rows
             exact, ours = (set(answer.column("id").to_pylist()) for answer in answers)
-            assert len(exact & ours) >= 0.9 * len(exact)
+            found[top_k] += len(exact & ours)
             if top_k > 1000:
                 assert exact == ours
             if share == 1.0:
                 assert answers[0].equals(answers[1])
+    # The index looks for 95 % of the nearest, on average.
+    for top_k, rows in found.items():
+        assert rows >= 0.9 * top_k * len(queries), found
