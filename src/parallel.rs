@@ -9,9 +9,9 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -330,10 +330,25 @@ pub fn background_threads() -> usize {
     cores().saturating_sub(1).max(1)
 }
 
-/// The cores that this process may use.
+/// The cores that this process may use. Asking the system takes longer than a small search, so its
+/// answer stands for a second: a process may be given other cores while it runs.
 pub fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    /// When it was asked, in seconds and one more, above the answer: one number, so that no lock
+    /// can be held by another thread when the process forks.
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    static START: OnceLock<Instant> = OnceLock::new();
+    let second = START.get_or_init(Instant::now).elapsed().as_secs() + 1;
+    let known = KNOWN.load(Relaxed);
+    if known >> CORE_BITS == second {
+        return (known & ((1 << CORE_BITS) - 1)) as usize;
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from).min((1 << CORE_BITS) - 1);
+    KNOWN.store(second << CORE_BITS | cores as u64, Relaxed);
+    cores
 }
+
+/// Bits that the number of cores takes.
+const CORE_BITS: u32 = 20;
 
 /// Lets everything else go first, from now on, in this thread and in those that it starts.
 pub fn in_background() {

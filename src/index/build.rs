@@ -186,11 +186,11 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Whether the vector has codes: its size is one that they can hold, and it has a direction if that
-/// is what counts.
-fn is_regular<T: Real>(vector: &[T], metric: Metric) -> bool {
+/// Whether the vector has codes: its size is one that they can hold. Vectors of zeros, of which there
+/// may be many where embeddings failed, are all at the same distance and need none.
+fn is_regular<T: Real>(vector: &[T]) -> bool {
     let norm = inverse_norm(vector).to_f64();
-    norm.is_finite() && (metric != Metric::Cosine || norm > 0.0)
+    norm.is_finite() && norm > 0.0
 }
 
 fn write<T: Real>(
@@ -200,7 +200,7 @@ fn write<T: Real>(
 ) -> io::Result<Option<usize>> {
     let rows = 0..staged.rows.len() as u32;
     let (regular, others): (Vec<u32>, Vec<u32>) =
-        rows.partition(|row| is_regular(staged.vector(*row as usize), options.metric));
+        rows.partition(|row| is_regular(staged.vector(*row as usize)));
     let rotation = Rotation::new(staged.dim(), ROTATION_SEED);
     let mean = vec![0.0; rotation.padded()];
     let mut frame = Frame { staged, metric: options.metric, rotation, mean };

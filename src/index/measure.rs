@@ -1,5 +1,6 @@
 //! Measuring a segment's recall, and choosing how far searches go.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,9 @@ use crate::vector::{Hit, Query, Real, Scope, SplitMix64, scan_many};
 
 /// Rows of the segment that are asked for; each is left out of its own answer.
 const QUERIES: usize = 256;
+
+/// Rows that are looked at for each that is asked for, where most are the same.
+const LOOKED_AT: usize = 16;
 
 /// Queries that are answered exactly before it is asked whether to go on.
 const QUERIES_AT_ONCE: usize = 64;
@@ -129,7 +133,7 @@ impl<T: Real> Sample<T> {
         let (coded, dim) = (segment.header().coded, segment.header().dim);
         let count = QUERIES.min(HITS / top_k);
         let (mut queries, mut own) = (Vec::new(), Vec::new());
-        for position in SplitMix64(options.stamp).sample(count, coded) {
+        for position in distinct::<T>(segment, options.stamp, count, coded)? {
             let vector = segment.vector::<T>(position)?[..dim].iter().map(|x| x.to_f64());
             queries.push(Query::new(vector, options.metric, top_k + 1));
             own.push(segment.row_id(position)?);
@@ -187,6 +191,34 @@ impl<T: Real> Sample<T> {
         gaps.sort_unstable_by(f32::total_cmp);
         Ok(gaps.get(gaps.len() / UNUSUAL).copied().unwrap_or(f32::NEG_INFINITY))
     }
+}
+
+/// Rows to ask for. Where most are the same, the same question again and again says little: more
+/// rows are looked at for others.
+fn distinct<T: Real>(
+    segment: &Segment,
+    stamp: u64,
+    count: usize,
+    coded: usize,
+) -> Result<Vec<usize>, Damage> {
+    let differing = |wanted: usize| {
+        let mut seen = HashSet::new();
+        let mut positions = SplitMix64(stamp).sample(wanted, coded);
+        let vectors = positions.iter().map(|position| segment.vector::<T>(*position));
+        let vectors = vectors.collect::<Result<Vec<_>, Damage>>()?;
+        let mut vectors = vectors.into_iter();
+        positions.retain(|_| {
+            vectors.next().is_some_and(|v| seen.insert(bytemuck::cast_slice::<T, u8>(v)))
+        });
+        Ok(positions)
+    };
+    let few = differing(count)?;
+    if few.len() >= count.min(coded) / 2 {
+        return Ok(few);
+    }
+    let many = differing(count * LOOKED_AT)?;
+    let chosen = SplitMix64(stamp).sample(count, many.len());
+    Ok(chosen.into_iter().map(|at| many[at]).collect())
 }
 
 fn others(hits: &[Hit], own: i64) -> impl Iterator<Item = &Hit> {

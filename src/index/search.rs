@@ -375,8 +375,7 @@ impl<'a, T: Real> Search<'a, T> {
         Ok(())
     }
 
-    /// Rows without codes: of sizes that codes cannot hold. Those of zeros, which have no direction,
-    /// come last.
+    /// Rows without codes: of sizes that codes cannot hold. Those of zeros come last.
     fn visit_uncoded(&mut self, part: &Part) -> Result<(), Damage> {
         for &position in &part.segment.uncoded()?.others {
             let position = position as usize;
@@ -391,28 +390,29 @@ impl<'a, T: Real> Search<'a, T> {
         Ok(())
     }
 
-    /// Vectors of zeros, all of which are at the same distance under cosine: those with the lowest
-    /// ids, if any of them can be in the answer.
+    /// Vectors of zeros, all of which are at the same distance: those with the lowest ids, if any of
+    /// them can be in the answer.
     fn visit_zeros(&mut self, part: &Part, threshold: f64) -> Result<(), Damage> {
         let zeros = &part.segment.uncoded()?.zeros;
-        let (Some(first), Metric::Cosine) = (zeros.first(), self.query.metric()) else {
+        let Some(first) = zeros.first() else {
             return Ok(());
         };
         let distance = self.query.measure(part.segment.vector(*first as usize)?);
-        let key = key_of(Metric::Cosine, distance);
-        if key > threshold {
+        // Not a number for a query too long to be measured.
+        if !distance.is_finite() || key_of(self.query.metric(), distance) > threshold {
             return Ok(());
         }
-        let mut lowest = TopK::new(self.query.top_k());
+        let mut found = 0;
         for &position in zeros {
             let position = position as usize;
+            if found == self.query.top_k() {
+                break;
+            }
             if !part.is_dead(position) && self.passes(part, position)? {
-                let row_id = part.segment.row_id(position)?;
-                lowest.offer(Candidate { key, row_id, position: (0, 0) });
+                self.hits.push(Hit { row_id: part.segment.row_id(position)?, distance });
+                found += 1;
             }
         }
-        let rows = lowest.into_candidates().into_iter();
-        self.hits.extend(rows.map(|row| Hit { row_id: row.row_id, distance }));
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub struct Segment {
 /// The positions of the rows that have no codes.
 #[derive(Debug)]
 pub(super) struct Uncoded {
-    /// Vectors of zeros.
+    /// Vectors of zeros, in the order of their rows' ids.
     pub(super) zeros: Vec<u32>,
     /// The others.
     pub(super) others: Vec<u32>,
@@ -345,6 +345,11 @@ impl Segment {
         for position in rows {
             let part = if of_zeros(position)? { &mut uncoded.zeros } else { &mut uncoded.others };
             part.push(position as u32);
+        }
+        // Builds read the rows in this order.
+        let ids = uncoded.zeros.iter().map(|zero| self.row_id(*zero as usize));
+        if !ids.collect::<Result<Vec<_>, _>>()?.is_sorted() {
+            return Err(Damage::new("its vectors of zeros are not in the order of their ids"));
         }
         Ok(self.uncoded.get_or_init(|| uncoded))
     }
