@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::search::{Found, SearchRequest};
+use super::request::{Form, SearchRequest};
 use super::vectors::Frozen;
 use super::{batch, typed};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,13 +16,15 @@ use crate::proto::decode_key;
 use crate::schema::{TableSchema, ValueKind, ViewSpec};
 use crate::store::{self, Micros, RowKey, Rows, Snapshot};
 
-/// How features are answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// As serialized messages, with which Feast's protos are built.
-    Wire,
-    /// In Arrow's own types.
-    Typed,
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Found {
+    pub(super) query: usize,
+    pub(super) row_id: i64,
+    pub(super) distance: Option<f64>,
+    pub(super) text_rank: Option<f64>,
+    /// The fused score, where there are two rankings.
+    pub(super) score: Option<f64>,
 }
 
 /// The features asked for: all that the table has, or that the view declares, if none are named.

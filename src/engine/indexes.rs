@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::Engine;
 use super::indexing::{Extent, IndexSettings, Job, Outcome, run, sweep};
-use super::search::SearchRequest;
+use super::request::SearchRequest;
 use super::vectors::{CacheKey, Followed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Plan, plan};

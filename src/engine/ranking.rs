@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use super::search::{Found, Moment, TextQuery, VectorQuery};
+use super::answer::Found;
+use super::context::Moment;
+use super::request::{TextQuery, VectorQuery};
 use crate::error::Result;
 use crate::index::{How, Reach, Strategy};
 use crate::query::reciprocal_rank;

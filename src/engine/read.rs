@@ -2,7 +2,8 @@
 
 use arrow::array::RecordBatch;
 
-use super::answer::{Form, features_of, typed_features};
+use super::answer::{features_of, typed_features};
+use super::request::Form;
 use super::{Engine, batch, now, typed};
 use crate::error::Result;
 use crate::parallel;

@@ -7,21 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use ndarray::ArrayView2;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::answer::{Form, answer, features_of, rows_of};
-use super::texts::TextCaches;
-use super::vectors::{CacheKey, Followed, VectorCache, follow, wrong_length};
+use super::answer::{answer, features_of, rows_of};
+use super::context::Moment;
+use super::request::{SearchRequest, VectorQuery, check, place};
+use super::vectors::{CacheKey, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
-use crate::query::{Filter, Fusion, Resolved};
+use crate::query::Resolved;
 use crate::schema::{Column, Element, TableSchema, ViewSpec};
-use crate::store::{Micros, Snapshot, TableState};
-use crate::text::TextMatch;
-use crate::vector::{Metric, RowSet, Scope};
+use crate::store::TableState;
+use crate::vector::RowSet;
 
 /// How often a search is tried whose index files turn out to be damaged or gone: the last time
 /// without them.
@@ -30,60 +29,6 @@ const TRIES: usize = 4;
 /// How often a search is tried again that has found rows which another tool has deleted from the
 /// table; then it asks the table first which rows there are.
 const ROUNDS: usize = 2;
-
-/// What to look for by nearness.
-#[derive(Debug, Clone, Copy)]
-pub struct VectorQuery<'a> {
-    /// The feature that holds the vectors.
-    pub feature: &'a str,
-    /// A query a row; rounded to the precision of the stored vectors.
-    pub queries: ArrayView2<'a, f64>,
-    /// How distance is measured.
-    pub metric: Metric,
-    /// Rows further away are left out.
-    pub max_distance: Option<f64>,
-}
-
-/// What to look for by words.
-#[derive(Debug, Clone, Copy)]
-pub struct TextQuery<'a> {
-    /// The queries.
-    pub queries: &'a [String],
-    /// What of a query a text has to hold.
-    pub mode: TextMatch,
-}
-
-/// What to search for, and what to answer. With vectors and texts there are as many of each, and
-/// the first belongs to the first.
-#[derive(Debug)]
-pub struct SearchRequest<'a> {
-    /// The feature view.
-    pub view: &'a ViewSpec,
-    /// By nearness.
-    pub vectors: Option<VectorQuery<'a>>,
-    /// By words.
-    pub texts: Option<TextQuery<'a>>,
-    /// How the two are fused.
-    pub fusion: Fusion,
-    /// What rows have to pass to be candidates at all.
-    pub filter: Option<&'a Filter>,
-    /// Rows of an event time before this are no candidates.
-    pub not_before: Option<Micros>,
-    /// The most rows that are answered for each query, at least 1.
-    pub top_k: usize,
-    /// The best rows that are passed over for each query.
-    pub offset: usize,
-    /// Features of the rows found; `None` for all.
-    pub features: Option<&'a [String]>,
-    /// Whether every vector in question is compared, whatever index there is.
-    pub exact: bool,
-    /// Whether to say how the rows were found.
-    pub explain: bool,
-    /// Whether a typed answer has the column `query`, the number of the query that found a row.
-    pub numbers_queries: bool,
-    /// How they are answered.
-    pub form: Form,
-}
 
 /// The rows found, and how.
 #[derive(Debug)]
@@ -108,41 +53,6 @@ enum Attempt {
     Answer(SearchAnswer),
     /// Rows of the answer that are not in the table, in ascending order.
     Gone(Vec<i64>),
-}
-
-/// A row that was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Found {
-    pub(super) query: usize,
-    pub(super) row_id: i64,
-    pub(super) distance: Option<f64>,
-    pub(super) text_rank: Option<f64>,
-    /// The fused score, where there are two rankings.
-    pub(super) score: Option<f64>,
-}
-
-/// All that a search needs to know of its moment.
-pub(super) struct Moment<'a, 'r, 's> {
-    pub(super) request: &'a SearchRequest<'r>,
-    pub(super) snapshot: &'a Snapshot<'s>,
-    pub(super) table: &'a TableState,
-    pub(super) vectors: Option<(&'a Column, Followed)>,
-    pub(super) passing: Option<Arc<RowSet>>,
-    pub(super) texts: &'a TextCaches,
-    /// Rows that turned out not to be there.
-    pub(super) gone: &'a HashSet<i64>,
-    pub(super) now: Micros,
-    pub(super) threads: usize,
-}
-
-impl Moment<'_, '_, '_> {
-    pub(super) fn scope(&self) -> Scope<'_> {
-        Scope {
-            now: self.now,
-            not_before: self.request.not_before.unwrap_or(Micros::MIN),
-            rows: self.passing.as_deref(),
-        }
-    }
 }
 
 impl Engine {
@@ -353,79 +263,6 @@ fn wanted_rows(
         Some(micros) => filter.since(micros),
         None => filter,
     })
-}
-
-fn check(request: &SearchRequest<'_>) -> Result<()> {
-    let invalid =
-        |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message).at(&request.view.id));
-    if request.top_k == 0 {
-        return invalid("top_k has to be at least 1");
-    }
-    if request.vectors.is_none() && request.texts.is_none() {
-        return invalid("nothing to search for: pass a query vector, a query text, or both");
-    }
-    if let (Some(vectors), Some(texts)) = (request.vectors, request.texts)
-        && vectors.queries.nrows() != texts.queries.len()
-    {
-        let message = format!(
-            "{} query vectors and {} query texts; there have to be as many of each",
-            vectors.queries.nrows(),
-            texts.queries.len()
-        );
-        return invalid(&message);
-    }
-    if request.texts.is_some() && request.view.text_features.is_empty() {
-        return Err(text_search_is_off(request.view));
-    }
-    let fusion = request.fusion;
-    let is_weight = |weight: f64| weight.is_finite() && weight >= 0.0;
-    if !is_weight(fusion.k) || !is_weight(fusion.vector_weight) || !is_weight(fusion.text_weight) {
-        return invalid("the weights and the k of the fusion have to be numbers of at least 0");
-    }
-    request.vectors.map_or(Ok(()), |vectors| check_queries(request.view, &vectors))
-}
-
-pub(super) fn text_search_is_off(view: &ViewSpec) -> Error {
-    Error::new(
-        ErrorKind::TextSearchOff,
-        format!(
-            "{}: text search is off; set `text_search_enabled: true` in the online_store section \
-             of feature_store.yaml (the index over the view's String features is then built by \
-             the next `feast apply`, write or search)",
-            view.id
-        ),
-    )
-}
-
-fn check_queries(view: &ViewSpec, vectors: &VectorQuery<'_>) -> Result<()> {
-    let many = vectors.queries.nrows() > 1;
-    for (number, query) in vectors.queries.outer_iter().enumerate() {
-        let invalid = |message: String| {
-            let which = if many { format!(", query {number}") } else { String::new() };
-            let error = Error::new(ErrorKind::InvalidQuery, message);
-            Err(error.at(format_args!("{}{which}", place(view, vectors))))
-        };
-        if query.is_empty() {
-            return invalid("the query vector is empty".to_owned());
-        }
-        if let Some((at, value)) = query.iter().enumerate().find(|(_, x)| !x.is_finite()) {
-            return invalid(format!(
-                "the query vector holds {value} at position {at}; all its values have to be finite"
-            ));
-        }
-        if vectors.metric == Metric::Cosine && query.iter().all(|x| *x == 0.0) {
-            return invalid(
-                "the query vector is all zeros, which has no direction and so no cosine distance; \
-                 use another query, or the metric 'L2' or 'inner_product'"
-                    .to_owned(),
-            );
-        }
-    }
-    Ok(())
-}
-
-fn place(view: &ViewSpec, vectors: &VectorQuery<'_>) -> String {
-    format!("{}, feature '{}'", view.id, vectors.feature)
 }
 
 /// The column to search, and the length of its vectors.

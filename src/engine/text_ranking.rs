@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::search::{Moment, TextQuery, text_search_is_off};
+use super::context::Moment;
+use super::request::{TextQuery, text_search_is_off};
 use super::texts::Ranked;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::ViewSpec;
