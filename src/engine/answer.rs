@@ -8,8 +8,8 @@ use arrow::array::{
 };
 use arrow::datatypes::TimestampMicrosecondType;
 
+use super::frozen::Frozen;
 use super::request::{Form, SearchRequest};
-use super::vectors::Frozen;
 use super::{batch, typed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::decode_key;

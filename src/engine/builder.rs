@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::indexing::{Extent, Job, Outcome, run};
+use super::indexing::run;
+use super::job::{Extent, Job, Outcome};
 use crate::error::ErrorKind;
 use crate::parallel::{self, Cancel};
 use crate::store::{PerProcess, Store};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::Engine;
-use super::indexing::{Extent, IndexSettings, Job, Outcome, run, sweep};
+use super::indexing::{run, sweep};
+use super::job::{Extent, IndexSettings, Job, Outcome};
 use super::request::SearchRequest;
 use super::vectors::{CacheKey, Followed};
 use crate::error::{Error, ErrorKind, Result};

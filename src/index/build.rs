@@ -2,18 +2,20 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use ndarray::{Array2, ArrayViewMut1};
+use ndarray::Array2;
 use serde_json::{Value as Json, json};
 
 use super::format::ROTATION_SEED;
+use super::frame::{BATCH, Frame};
+use super::options::{BuildOptions, IndexType};
 use super::staging::Staged;
 use super::write::Layouted;
 use super::{Damage, Part, Segment, measure};
 use crate::parallel;
-use crate::vector::{Centroids, Metric, Real, Rotation, SplitMix64, fastscan, inverse_norm};
+use crate::vector::{Centroids, Real, Rotation, SplitMix64, fastscan, inverse_norm};
 
 /// Rows that a centroid is trained with.
 const TRAINING_ROWS: usize = 96;
@@ -26,46 +28,6 @@ const MEAN_ROWS: usize = 20_000;
 
 /// A list of more than this many times the mean number of rows is split.
 const MOST_CROWDED: usize = 3;
-
-/// Rows whose rotated vectors are in memory at a time, for each thread.
-pub(super) const BATCH: usize = 2048;
-
-/// How a feature's vectors are indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IndexType {
-    /// Lists where there are enough rows for them to pay.
-    #[default]
-    Auto,
-    /// One list: every search scans all codes.
-    Flat,
-    /// Lists, of which a search goes through the nearest.
-    Ivf,
-}
-
-/// What is built, and where.
-#[derive(Debug, Clone)]
-pub struct BuildOptions {
-    /// The folder of index files.
-    pub folder: PathBuf,
-    /// The database, whose permissions the file takes.
-    pub database: PathBuf,
-    /// The table.
-    pub table_id: i64,
-    /// The column.
-    pub column_id: u32,
-    /// The metric that searches will use.
-    pub metric: Metric,
-    /// Whether there are lists.
-    pub index_type: IndexType,
-    /// The number of lists, instead of what the number of rows suggests.
-    pub lists: Option<usize>,
-    /// The share of the true nearest rows that a search is to find.
-    pub target_recall: f64,
-    /// Tells the segment from every other.
-    pub stamp: u64,
-    /// The most threads.
-    pub threads: usize,
-}
 
 /// A segment that was built.
 #[derive(Debug)]
@@ -81,50 +43,6 @@ pub struct Built {
 /// Whether vectors of that length can be indexed.
 pub fn can_index(dim: usize) -> bool {
     (1..=fastscan::MAX_PADDED).contains(&dim)
-}
-
-/// Rows as codes are made of them.
-pub(super) struct Frame<'a, T> {
-    pub(super) staged: &'a Staged<T>,
-    metric: Metric,
-    rotation: Rotation,
-    /// The rotated mean.
-    pub(super) mean: Vec<f32>,
-}
-
-impl<T: Real> Frame<'_, T> {
-    /// The rotated vector less the mean.
-    pub(super) fn project(&self, row: usize, out: &mut [f32]) {
-        self.place(row, out);
-        self.rotation.rotate(out);
-        for (x, mean) in out.iter_mut().zip(&self.mean) {
-            *x -= mean;
-        }
-    }
-
-    /// The vector, of length 1 under cosine.
-    fn place(&self, row: usize, out: &mut [f32]) {
-        let vector = self.staged.vector(row);
-        let scale = match self.metric {
-            Metric::Cosine => inverse_norm(vector).to_f64(),
-            Metric::L2 | Metric::InnerProduct | Metric::L1 => 1.0,
-        };
-        out.fill(0.0);
-        for (x, value) in out.iter_mut().zip(vector) {
-            *x = (value.to_f64() * scale) as f32;
-        }
-    }
-
-    fn matrix(&self, rows: &[u32]) -> Array2<f32> {
-        let mut matrix = Array2::zeros((rows.len(), self.rotation.padded()));
-        for (row, out) in rows.iter().zip(matrix.outer_iter_mut()) {
-            let mut out: ArrayViewMut1<'_, f32> = out;
-            if let Some(out) = out.as_slice_mut() {
-                self.project(*row as usize, out);
-            }
-        }
-        matrix
-    }
 }
 
 /// Builds a segment of the staged vectors; `None` if told to stop meanwhile. Leaves no file

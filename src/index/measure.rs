@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
-use super::build::BuildOptions;
+use super::effort::Reach;
+use super::options::BuildOptions;
 use super::probes::{Probes, Step};
-use super::search::Reach;
 use super::set::{How, Strategy, VectorSet};
 use super::{Damage, Part, Segment};
 use crate::parallel;

@@ -4,16 +4,20 @@
 //! * `resident`: the vectors of a (view, feature, length) that no index file has;
 //! * `rows`: the scalars of a view that filters compare;
 //! * `segment`, `format`, `file`: index files; `lookup`: where rows are in them;
-//! * `staging`, `build`, `write`, `measure`, `probes`: making them; `plan`: when what is built;
-//! * `aimed`, `search`: searching them; `set`: segments and resident vectors together.
+//! * `options`, `staging`, `frame`, `build`, `write`, `measure`, `probes`: making them; `plan`: when what is built;
+//! * `aimed`, `search`, `finish`, `effort`: searching them; `set`: segments and resident vectors together.
 
 mod aimed;
 mod build;
 mod check;
+mod effort;
 mod file;
+mod finish;
 mod format;
+mod frame;
 mod lookup;
 mod measure;
+mod options;
 mod plan;
 mod probes;
 mod resident;
@@ -25,14 +29,15 @@ mod staging;
 mod steps;
 mod write;
 
-pub use build::{BuildOptions, Built, IndexType, build, can_index, file_name, is_build_name};
+pub use build::{Built, build, can_index, file_name, is_build_name};
 pub use check::row_differs;
+pub use effort::{Effort, Reach};
 pub use format::Header;
+pub use options::{BuildOptions, IndexType};
 pub use plan::{MIN_BYTES, Plan, SegmentSize, plan};
 pub use probes::Probes;
 pub use resident::{Resident, measure};
 pub use rows::{Cell, CellColumn, Rows};
-pub use search::{Effort, Reach};
 pub use segment::Segment;
 pub use set::{How, Part, Strategy, VectorSet};
 pub use staging::{Staged, Staging};
@@ -41,6 +46,8 @@ use crate::error::is_shortage;
 
 #[cfg(test)]
 mod lies;
+#[cfg(test)]
+mod odd_vectors_tests;
 #[cfg(test)]
 mod tests;
 

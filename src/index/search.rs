@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::aimed::{Aimed, List};
+use super::effort::{Effort, Reach};
 use super::probes::Probe;
 use super::{Damage, Part};
 use crate::vector::fastscan::{Goal, Tables, scan_kernel};
@@ -37,50 +38,6 @@ const FINE_COST: usize = 32;
 /// Rows that are tested to find out how many in all pass.
 const TESTED: usize = 256;
 
-/// What a search did.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Effort {
-    /// Lists gone through.
-    pub lists: usize,
-    /// Rows whose 1-bit codes were scanned.
-    pub scanned: usize,
-    /// Rows whose 8-bit codes were read.
-    pub refined: usize,
-    /// Rows whose distances were computed.
-    pub measured: usize,
-    /// The least gap after the lists that were wanted, if there were others; see
-    /// [`super::Probes`].
-    pub gap: Option<f32>,
-}
-
-impl std::ops::AddAssign for Effort {
-    fn add_assign(&mut self, other: Self) {
-        self.lists += other.lists;
-        self.scanned += other.scanned;
-        self.refined += other.refined;
-        self.measured += other.measured;
-        self.note_gap(other.gap);
-    }
-}
-
-impl Effort {
-    fn note_gap(&mut self, gap: Option<f32>) {
-        self.gap = match (self.gap, gap) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-    }
-}
-
-/// How far a search goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// As far as was found to be needed for the recall that is wanted.
-    Measured,
-    /// This many lists of each segment.
-    Lists(usize),
-}
-
 /// A row with its finer key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refined {
@@ -101,11 +58,11 @@ pub(super) struct Search<'a, T> {
     pub(super) rotated: Vec<f32>,
     /// The best keys so far, and so what another has to be below.
     pub(super) best: TopK,
-    refined: Vec<Refined>,
+    pub(super) refined: Vec<Refined>,
     flight: Vec<u32>,
     lists_before: u32,
-    effort: Effort,
-    hits: Vec<Hit>,
+    pub(super) effort: Effort,
+    pub(super) hits: Vec<Hit>,
 }
 
 /// What a search has found.
@@ -175,7 +132,7 @@ impl<'a, T: Real> Search<'a, T> {
         Ok(!aimed.tests_rows || self.passes(aimed.part, position)?)
     }
 
-    fn passes(&self, part: &Part, position: usize) -> Result<bool, Damage> {
+    pub(super) fn passes(&self, part: &Part, position: usize) -> Result<bool, Damage> {
         if let Some(rows) = self.scope.rows
             && !rows.contains(part.segment.row_id(position)?)
         {
@@ -388,77 +345,6 @@ impl<'a, T: Real> Search<'a, T> {
             }
         }
         Ok(())
-    }
-
-    /// Vectors of zeros, all of which are at the same distance: those with the lowest ids, if any of
-    /// them can be in the answer.
-    fn visit_zeros(&mut self, part: &Part, threshold: f64) -> Result<(), Damage> {
-        let zeros = &part.segment.uncoded()?.zeros;
-        let Some(first) = zeros.first() else {
-            return Ok(());
-        };
-        let distance = self.query.measure(part.segment.vector(*first as usize)?);
-        // Not a number for a query too long to be measured.
-        if !distance.is_finite() || key_of(self.query.metric(), distance) > threshold {
-            return Ok(());
-        }
-        let mut found = 0;
-        for &position in zeros {
-            let position = position as usize;
-            if found == self.query.top_k() {
-                break;
-            }
-            if !part.is_dead(position) && self.passes(part, position)? {
-                self.hits.push(Hit { row_id: part.segment.row_id(position)?, distance });
-                found += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn measure(&mut self, part: &Part, position: usize) -> Result<f64, Damage> {
-        self.effort.measured += 1;
-        let distance = self.query.measure(part.segment.vector(position)?);
-        if distance.is_finite() {
-            self.hits.push(Hit { row_id: part.segment.row_id(position)?, distance });
-        }
-        Ok(key_of(self.query.metric(), distance))
-    }
-
-    /// The nearest rows of all that were visited, best first.
-    pub(super) fn finish(&mut self, parts: &[Part]) -> Result<Outcome, Damage> {
-        let mut refined = std::mem::take(&mut self.refined);
-        let threshold = self.best.threshold();
-        refined.retain(|row| f64::from(row.key - row.margin) <= threshold);
-        refined.sort_unstable_by(|a, b| {
-            a.key.total_cmp(&b.key).then((a.part, a.position).cmp(&(b.part, b.position)))
-        });
-        let mut best = TopK::new(self.query.top_k());
-        for hit in &self.hits {
-            let key = key_of(self.query.metric(), hit.distance);
-            best.offer(Candidate { key, row_id: hit.row_id, position: (0, 0) });
-        }
-        let mut measured = Vec::with_capacity(refined.len());
-        for (at, row) in refined.iter().enumerate() {
-            if f64::from(row.key - row.margin) > best.threshold() {
-                continue;
-            }
-            if let Some(next) = refined.get(at + 4) {
-                let part = &parts[next.part as usize];
-                prefetch(part.segment.vector_unchecked::<T>(next.position as usize));
-            }
-            let known = self.hits.len();
-            let key = self.measure(&parts[row.part as usize], row.position as usize)?;
-            best.offer(Candidate { key, row_id: at as i64, position: (0, 0) });
-            measured.extend(self.hits.get(known).map(|hit| (hit.row_id, *row)));
-        }
-        for part in parts {
-            self.visit_zeros(part, best.threshold())?;
-        }
-        let mut hits = std::mem::take(&mut self.hits);
-        hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
-        hits.truncate(self.query.top_k());
-        Ok(Outcome { hits, effort: self.effort, measured })
     }
 }
 

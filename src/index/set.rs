@@ -1,11 +1,11 @@
 //! All vectors of a feature as of one moment: those in segments, and those in memory.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::effort::{Effort, Reach};
 use super::probes::Probes;
-use super::search::{Effort, Reach};
-use super::steps::append;
 use super::{Damage, Segment};
 use crate::parallel;
 use crate::vector::{Block, BlockView, Hit, Metric, Query, Real, Scope, scan_many};
@@ -203,4 +203,14 @@ impl<T: Real> VectorSet<T> {
         }
         Ok((hits, Strategy::Index(effort)))
     }
+}
+
+/// The hits that are not in the order yet follow those that are.
+pub(super) fn append(order: &mut Vec<Hit>, hits: &[Hit]) {
+    if order.is_empty() {
+        order.extend_from_slice(hits);
+        return;
+    }
+    let seen: HashSet<i64> = order.iter().map(|hit| hit.row_id).collect();
+    order.extend(hits.iter().filter(|hit| !seen.contains(&hit.row_id)));
 }

@@ -10,8 +10,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::aimed::Aimed;
-use super::search::{Effort, Outcome, Reach, Refined, Search, are_few, key_of, sign_bias};
-use super::set::How;
+use super::effort::{Effort, Reach};
+use super::search::{Outcome, Refined, Search, are_few, key_of, sign_bias};
+use super::set::{How, append};
 use super::{Damage, Part, VectorSet};
 use crate::vector::fastscan::{Goal, LANES, Tables, block_bytes, scan_kernel};
 use crate::vector::rabitq::list_of;
@@ -62,16 +63,6 @@ impl<T: Real> VectorSet<T> {
         let outcome = search.finish(self.parts())?;
         Ok((search, outcome))
     }
-}
-
-/// The hits that are not in the order yet follow those that are.
-pub(super) fn append(order: &mut Vec<Hit>, hits: &[Hit]) {
-    if order.is_empty() {
-        order.extend_from_slice(hits);
-        return;
-    }
-    let seen: HashSet<i64> = order.iter().map(|hit| hit.row_id).collect();
-    order.extend(hits.iter().filter(|hit| !seen.contains(&hit.row_id)));
 }
 
 /// The first rows that a search has found, and whether a search for just so many finds the same.

@@ -9,9 +9,10 @@ use bytemuck::cast_slice;
 use ndarray::Array2;
 use parking_lot::Mutex;
 
-use super::build::{BATCH, BuildOptions, Frame};
 use super::file::{read_at, write_at};
 use super::format::{CHUNK_BYTES, Header, Layout, Section};
+use super::frame::{BATCH, Frame};
+use super::options::BuildOptions;
 use crate::parallel;
 use crate::vector::{Real, RowMeta, fastscan, inverse_norm, rabitq};
 
