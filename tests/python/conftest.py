@@ -1,6 +1,7 @@
 """What the tests share: feature repos in temporary folders, keys, values and views."""
 
 import ast
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,13 @@ from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 from feast.types import Array, Float32, Float64, Int64, String
+
+# `make dev` builds without full optimization. What tests read of the processes that they start is
+# not to have the warning of that; `pyproject.toml` leaves it out here.
+_DEBUG_BUILD = "ignore:feast_vector was built without optimi:RuntimeWarning"
+os.environ["PYTHONWARNINGS"] = ",".join(
+    filter(None, (os.environ.get("PYTHONWARNINGS"), _DEBUG_BUILD))
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 

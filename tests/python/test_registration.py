@@ -1,5 +1,6 @@
 """`type: vector` is known to Feast, whichever way it is imported, and costs nothing elsewhere."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,12 @@ def run(code, *flags, **environment):
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **environment},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/tmp",
+            "PYTHONWARNINGS": os.environ["PYTHONWARNINGS"],  # conftest.py's
+            **environment,
+        },
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
