@@ -1,16 +1,24 @@
 //! The exact scan: every vector that is in question against the query.
 //!
 //! The scan ranks in the vectors' own precision and keeps a few more than asked for; these are
-//! measured again in double precision, which settles order and distances. Rows that a filter
-//! leaves out are never candidates: of blocks that few rows pass only those are measured.
+//! measured again in double precision, which settles order and distances. Where rounding could have
+//! kept a row out, a second scan takes all that are within it, so that the answers of any size are
+//! the beginning of one order. Rows that a filter leaves out are never candidates: of blocks that few
+//! rows pass only those are measured.
 
 use std::ops::Range;
 
 use super::{BLOCK_ROWS, BlockView, Candidate, Metric, Real, RowSet, TopK, distance, inverse_norm};
 use crate::parallel;
 
-/// Candidates kept beyond `top_k`, so that rounding in the scan cannot push a winner out.
+/// Candidates kept beyond `top_k`, so that a second scan is seldom needed: at least so many, or
+/// one for so many of `top_k`.
 const SLACK: usize = 16;
+const ROWS_PER_SLACK: usize = 32;
+
+/// How much larger the rounding of a row that was not kept may be than the largest seen among
+/// those that were.
+const ROUNDING_MARGIN: f64 = 4.0;
 
 /// Below this much data a second thread costs more than it saves.
 const BYTES_PER_THREAD: usize = 16 << 20;
@@ -84,6 +92,11 @@ impl<T: Real> Query<T> {
         self.top_k
     }
 
+    /// How many candidates a scan keeps.
+    fn kept(&self) -> usize {
+        self.top_k.saturating_add(SLACK.max(self.top_k / ROWS_PER_SLACK))
+    }
+
     /// Whether its length is one that single precision can square.
     pub fn is_regular(&self) -> bool {
         self.metric == Metric::Cosine || !inverse_norm(&self.vector).to_f64().is_nan()
@@ -150,13 +163,15 @@ pub fn scan<T: Real>(
     let threads = threads.min(bytes / BYTES_PER_THREAD).clamp(1, blocks.len());
     let share = blocks.len().div_ceil(threads);
     let queries = std::slice::from_ref(query);
-    let parts: Vec<_> = blocks.chunks(share).enumerate().collect();
-    let tops = parallel::map(parts, |(at, part)| scan_blocks(part, at * share, queries, scope));
-    let top = tops.into_iter().flatten().reduce(|mut all, part| {
-        all.merge(part);
-        all
-    });
-    top.map_or_else(Vec::new, |top| settle(blocks, query, top))
+    complete(blocks, query, |limit| {
+        let parts: Vec<_> = blocks.chunks(share).enumerate().collect();
+        let tops =
+            parallel::map(parts, |(at, part)| scan_blocks(part, at * share, queries, scope, limit));
+        tops.into_iter().flatten().reduce(|mut all, part| {
+            all.merge(part);
+            all
+        })
+    })
 }
 
 /// What [`scan`] gives for each of the queries. The queries are shared out among the threads, and
@@ -173,8 +188,15 @@ pub fn scan_many<T: Real>(
     let share = queries.len().div_ceil(threads.max(1));
     let parts: Vec<_> = queries.chunks(share).collect();
     let answers = parallel::map(parts, |queries| {
-        let tops = scan_blocks(blocks, 0, queries, scope);
-        queries.iter().zip(tops).map(|(query, top)| settle(blocks, query, top)).collect::<Vec<_>>()
+        let tops = scan_blocks(blocks, 0, queries, scope, Limit::best());
+        let complete_one = |(query, top)| {
+            let mut top = Some(top);
+            complete(blocks, query, |limit| {
+                let again = || scan_blocks(blocks, 0, std::slice::from_ref(query), scope, limit);
+                top.take().or_else(|| again().pop())
+            })
+        };
+        queries.iter().zip(tops).map(complete_one).collect::<Vec<_>>()
     });
     answers.into_iter().flatten().collect()
 }
@@ -185,11 +207,12 @@ fn scan_blocks<T: Real>(
     number: usize,
     queries: &[Query<T>],
     scope: &Scope<'_>,
+    limit: Limit,
 ) -> Vec<TopK> {
     let rows: usize = blocks.iter().map(BlockView::len).sum();
     let stride = blocks.first().map_or(1, |block| block.stride);
     let mut running: Vec<Running<'_, T>> =
-        queries.iter().map(|query| Running::new(query, stride, rows)).collect();
+        queries.iter().map(|query| Running::new(query, stride, rows, limit)).collect();
     let tile = match queries.len() {
         1 => BLOCK_ROWS,
         _ => (TILE_BYTES / (stride * size_of::<T>())).clamp(1, BLOCK_ROWS),
@@ -257,10 +280,28 @@ struct Running<'a, T> {
     kernel: super::RowsKernel<T>,
     scores: Box<[T; BLOCK_ROWS]>,
     top: TopK,
+    /// No row of a key above this is taken.
+    most: f64,
+}
+
+/// What a scan keeps.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    /// The largest key.
+    key: f64,
+    /// Whether all rows up to it, and not just the best.
+    all: bool,
+}
+
+impl Limit {
+    fn best() -> Self {
+        Self { key: f64::INFINITY, all: false }
+    }
 }
 
 impl<'a, T: Real> Running<'a, T> {
-    fn new(query: &'a Query<T>, stride: usize, rows: usize) -> Self {
+    fn new(query: &'a Query<T>, stride: usize, rows: usize, limit: Limit) -> Self {
+        let wanted = if limit.all { rows } else { query.kept().min(rows) };
         let kernels = T::kernels();
         Self {
             query,
@@ -271,7 +312,8 @@ impl<'a, T: Real> Running<'a, T> {
                 Metric::Cosine | Metric::InnerProduct => kernels.dot,
             },
             scores: Box::new([T::ZERO; BLOCK_ROWS]),
-            top: TopK::new(query.top_k.saturating_add(SLACK).min(rows)),
+            top: TopK::new(wanted),
+            most: limit.key,
         }
     }
 
@@ -287,7 +329,7 @@ impl<'a, T: Real> Running<'a, T> {
         let scores = &mut self.scores[..slots.len()];
         let rows = &block.rows[slots.start * block.stride..slots.end * block.stride];
         (self.kernel)(&self.prepared, rows, scores);
-        let mut threshold = self.top.threshold();
+        let mut threshold = self.top.threshold().min(self.most);
         for (slot, score) in slots.zip(scores) {
             let mut key = match self.query.metric {
                 Metric::L2 | Metric::L1 => score.to_f64(),
@@ -308,7 +350,7 @@ impl<'a, T: Real> Running<'a, T> {
             {
                 let position = (number, slot as u32);
                 self.top.offer(Candidate { key, row_id: block.row_ids[slot], position });
-                threshold = self.top.threshold();
+                threshold = self.top.threshold().min(self.most);
             }
         }
     }
@@ -323,19 +365,50 @@ fn key_of(metric: Metric, distance: f64) -> f64 {
     }
 }
 
-fn settle<T: Real>(blocks: &[BlockView<'_, T>], query: &Query<T>, top: TopK) -> Vec<Hit> {
+/// The nearest rows by exact distance, from what `scan` keeps within a limit. It is called again
+/// where a row that it has not kept may be among them.
+fn complete<T: Real>(
+    blocks: &[BlockView<'_, T>],
+    query: &Query<T>,
+    mut scan: impl FnMut(Limit) -> Option<TopK>,
+) -> Vec<Hit> {
+    let (mut hits, limit) = settle(blocks, query, scan(Limit::best()));
+    if let Some(limit) = limit {
+        hits = settle(blocks, query, scan(limit)).0;
+    }
+    hits.truncate(query.top_k);
+    hits
+}
+
+/// The candidates by exact distance; and the limit of another scan, if rows that were not kept may
+/// come before the last of the `top_k` by it.
+fn settle<T: Real>(
+    blocks: &[BlockView<'_, T>],
+    query: &Query<T>,
+    top: Option<TopK>,
+) -> (Vec<Hit>, Option<Limit>) {
+    let Some(top) = top else {
+        return (Vec::new(), None);
+    };
+    // No row that was not kept has a lower key than this.
+    let least_left_out = top.threshold();
+    let mut rounding = 0f64;
     let mut hits: Vec<Hit> = top
         .into_candidates()
         .into_iter()
         .map(|candidate| {
             let (block, slot) = candidate.position;
-            let vector = blocks[block as usize].vector(slot as usize);
-            Hit { row_id: candidate.row_id, distance: query.measure(vector) }
+            let distance = query.measure(blocks[block as usize].vector(slot as usize));
+            rounding = rounding.max((candidate.key - key_of(query.metric, distance)).abs());
+            Hit { row_id: candidate.row_id, distance }
         })
         .collect();
     hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
-    hits.truncate(query.top_k);
-    hits
+    let last =
+        hits.get(query.top_k.saturating_sub(1)).map(|hit| key_of(query.metric, hit.distance));
+    let limit = last.map(|last| last + ROUNDING_MARGIN * (rounding + last.abs() * f64::EPSILON));
+    let limit = limit.filter(|limit| *limit >= least_left_out);
+    (hits, limit.map(|key| Limit { key, all: true }))
 }
 
 #[cfg(test)]

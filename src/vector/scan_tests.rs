@@ -68,6 +68,30 @@ proptest::proptest! {
     }
 }
 
+/// Many rows whose distances differ less than single precision can tell.
+#[test]
+fn near_ties_are_one_order_whatever_is_asked_for() {
+    let mut state = 1u64;
+    let mut element = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from((state >> 33) as u32 % 7) - 3.0
+    };
+    let vectors: Vec<Vec<f64>> = (0..3000).map(|_| (0..16).map(|_| element()).collect()).collect();
+    let query: Vec<f64> = vectors[0].iter().map(|x| x + 0.1).collect();
+    for k in [1, 7, 100, 993, 2999] {
+        agrees::<f32>(&vectors, &query, k, 1);
+        agrees::<f64>(&vectors, &query, k, 1);
+    }
+    let blocks = blocks::<f32>(&vectors);
+    for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct, Metric::L1] {
+        let queries = [7, 900].map(|k| Query::new(query.iter().copied(), metric, k));
+        let alone = queries.iter().map(|query| scan(&views(&blocks), query, &Scope::default(), 1));
+        let together = scan_many(&views(&blocks), &queries, &Scope::default(), 1);
+        assert_eq!(together, alone.collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn several_threads_give_the_same_answer() {
     let vectors: Vec<Vec<f64>> = (0..70_000u32)
