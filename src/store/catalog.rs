@@ -124,6 +124,13 @@ pub(super) fn create(connection: &Connection) -> Result<()> {
     Ok(connection.execute_batch(segments::CREATE)?)
 }
 
+/// An empty catalog in memory, of this connection alone, for reading a file that has none.
+pub(super) fn create_temporary(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    let create = [CREATE, segments::CREATE].concat();
+    Ok(connection.execute_batch(&create.replace("CREATE TABLE", "CREATE TEMP TABLE"))?)
+}
+
 /// Format 1 had no text search, logged the changes of tables with vectors alone, and did not know
 /// which tables have rows that expire.
 pub(super) fn migrate_from_1(connection: &Connection) -> Result<()> {

@@ -352,7 +352,14 @@ impl Store {
             self.note_open();
         } else if !self.said_missing.swap(true, Relaxed) {
             let path = self.options.path.display();
-            self.notices.lock().push(if self.was_open.load(Relaxed) {
+            let fill = "Check `path` in the online_store section of feature_store.yaml, or fill the \
+                        store with `feast apply` and `feast materialize`";
+            self.notices.lock().push(if self.options.path.exists() {
+                format!(
+                    "the file '{path}' has no tables of feast-vector yet; reads answer as an empty \
+                     store does. {fill}"
+                )
+            } else if self.was_open.load(Relaxed) {
                 format!(
                     "the online store '{path}' is gone since it was opened; reads answer as an \
                      empty store does, until it is back or something is written"
@@ -360,8 +367,7 @@ impl Store {
             } else {
                 format!(
                     "the online store '{path}' does not exist; reads answer as an empty store \
-                     does. Check `path` in the online_store section of feature_store.yaml, or fill \
-                     the store with `feast apply` and `feast materialize`"
+                     does. {fill}"
                 )
             });
         }

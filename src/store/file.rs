@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::files;
 use super::lock::FileIdentity;
-use super::open::{self, StoreOptions};
+use super::open::{self, StoreOptions, ToRead};
 use super::process::{OpenFile, Own};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -75,7 +75,9 @@ impl FileConnection {
     /// Opens one that writes, creating or migrating the database as needed.
     pub(super) fn open(options: &StoreOptions) -> Result<Self> {
         for _ in 0..TRIES {
-            if let Some(opened) = Self::try_open(options, open::connect)? {
+            if let Some(opened) = Self::try_open(options, |options| {
+                Ok(ToRead { connection: open::connect(options)?, is_ours: true })
+            })? {
                 return Ok(opened);
             }
         }
@@ -83,7 +85,8 @@ impl FileConnection {
     }
 
     /// Opens one that reads, and creates nothing: where there is no database, it is connected to an
-    /// empty one in memory.
+    /// empty one in memory, and where a database has no tables of ours, to empty ones in memory. Its
+    /// `file` is none then, so that the next use looks again.
     pub(super) fn open_to_read(options: &StoreOptions) -> Result<Self> {
         for _ in 0..TRIES {
             if let Some(nothing) = open::connect_to_nothing(options)? {
@@ -109,13 +112,15 @@ impl FileConnection {
     /// is connected to it.
     fn try_open(
         options: &StoreOptions,
-        connect: fn(&StoreOptions) -> Result<Connection>,
+        connect: fn(&StoreOptions) -> Result<ToRead>,
     ) -> Result<Option<Self>> {
         let before = FileIdentity::of(&options.path);
         let open = OpenFile::new(&options.path)?;
-        let connection = Own::new(connect(options)?);
+        let ToRead { connection, is_ours } = connect(options)?;
+        let connection = Own::new(connection);
         let is_it = before.is_some() && before == FileIdentity::of(&options.path);
-        Ok(is_it.then_some(Self { connection, file: before, frozen: None, _open: open }))
+        let file = before.filter(|_| is_ours);
+        Ok(is_it.then_some(Self { connection, file, frozen: None, _open: open }))
     }
 
     /// Opens a database beside which SQLite can make no files, as in a read-only folder; `error` is
@@ -124,12 +129,13 @@ impl FileConnection {
         let file = FileIdentity::of(&options.path);
         let open = OpenFile::new(&options.path)?;
         let frozen = Frozen::of(&options.path);
-        let Some(connection) = open::connect_frozen(options)? else {
+        let Some(ToRead { connection, is_ours }) = open::connect_frozen(options)? else {
             return Err(error);
         };
         let is_it = file.is_some() && frozen.is_some() && frozen == Frozen::of(&options.path);
         let is_it = is_it && file == FileIdentity::of(&options.path);
         let connection = Own::new(connection);
+        let (file, frozen) = if is_ours { (file, frozen) } else { (None, None) };
         Ok(is_it.then_some(Self { connection, file, frozen, _open: open }))
     }
 

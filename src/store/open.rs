@@ -46,6 +46,9 @@ const STEPS_BETWEEN_LOOKS: i32 = 2000;
 /// Prepared statements kept by each connection.
 const STATEMENT_CACHE: usize = 128;
 
+/// How a database that is there is opened.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
 /// How much a commit waits for the disk (`PRAGMA synchronous`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -106,21 +109,9 @@ const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize]
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     prepare_folder(&options.path)?;
-    open(options, true)
-}
-
-/// Opens a connection to a database that is there, migrating it as needed.
-pub(super) fn connect_to_existing(options: &StoreOptions) -> Result<Connection> {
-    open(options, false)
-}
-
-fn open(options: &StoreOptions, creates: bool) -> Result<Connection> {
     let _opening = swap::opening(&options.path)?;
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if creates {
-        create_file(options)?;
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
-    }
+    create_file(options)?;
+    let flags = FLAGS | OpenFlags::SQLITE_OPEN_CREATE;
     let mut connection = Connection::open_with_flags(&options.path, flags)?;
     configure(&mut connection, options)?;
     if format_of(&connection)? != Format::Current {
@@ -128,6 +119,40 @@ fn open(options: &StoreOptions, creates: bool) -> Result<Connection> {
     }
     planted::check_own_tables(&connection)?;
     Ok(connection)
+}
+
+/// A connection to read through.
+#[derive(Debug)]
+pub(super) struct ToRead {
+    pub(super) connection: Connection,
+    /// Whether the file has tables of ours. If not, the connection has an empty catalog of its own.
+    pub(super) is_ours: bool,
+}
+
+/// Opens a connection to a database that is there, migrating it as needed. One without tables of
+/// ours is left as it is.
+pub(super) fn connect_to_existing(options: &StoreOptions) -> Result<ToRead> {
+    let _opening = swap::opening(&options.path)?;
+    let mut connection = Connection::open_with_flags(&options.path, FLAGS)?;
+    configure(&mut connection, options)?;
+    let is_ours = match format_of(&connection)? {
+        Format::Empty | Format::FeastSqlite => false,
+        Format::Older(_) => {
+            bring_to_current(&connection, options)?;
+            true
+        }
+        Format::Current => true,
+    };
+    to_read(connection, is_ours)
+}
+
+fn to_read(connection: Connection, is_ours: bool) -> Result<ToRead> {
+    if is_ours {
+        planted::check_own_tables(&connection)?;
+    } else {
+        catalog::create_temporary(&connection)?;
+    }
+    Ok(ToRead { connection, is_ours })
 }
 
 /// An empty store in memory, for reading one that is not there; `None` if it is.
@@ -154,7 +179,7 @@ fn is_missing(path: &Path) -> bool {
 
 /// Opens a database that nobody changes, without files beside it. `None` if it cannot be opened
 /// that way either.
-pub(super) fn connect_frozen(options: &StoreOptions) -> Result<Option<Connection>> {
+pub(super) fn connect_frozen(options: &StoreOptions) -> Result<Option<ToRead>> {
     let log = files::with_suffix(&options.path, "-wal");
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         return Err(Error::new(
@@ -175,9 +200,9 @@ pub(super) fn connect_frozen(options: &StoreOptions) -> Result<Option<Connection
         return Ok(None);
     };
     configure(&mut connection, options)?;
-    match format_of(&connection)? {
-        Format::Current => {}
-        Format::Empty | Format::FeastSqlite => return Ok(None),
+    let is_ours = match format_of(&connection)? {
+        Format::Current => true,
+        Format::Empty | Format::FeastSqlite => false,
         Format::Older(version) => {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
@@ -188,9 +213,8 @@ pub(super) fn connect_frozen(options: &StoreOptions) -> Result<Option<Connection
                 ),
             ));
         }
-    }
-    planted::check_own_tables(&connection)?;
-    Ok(Some(connection))
+    };
+    to_read(connection, is_ours).map(Some)
 }
 
 fn percent_encoded(path: &Path) -> String {

@@ -43,6 +43,42 @@ fn a_read_makes_nothing_and_says_so_once() {
     assert_eq!(count(&reader), 3);
 }
 
+/// What Feast's own sqlite store makes.
+const OF_FEAST: &str = "CREATE TABLE p_v (entity_key BLOB, feature_name TEXT, value BLOB,
+        vector_value BLOB, event_ts timestamp, created_ts timestamp,
+        PRIMARY KEY (entity_key, feature_name));
+    INSERT INTO p_v (entity_key, feature_name, value) VALUES (x'00', 'name', x'00')";
+
+#[test]
+fn a_read_leaves_a_file_without_tables_of_ours_as_it_is() {
+    let modes = ["", OF_FEAST, "PRAGMA journal_mode = WAL", "PRAGMA page_size = 512; VACUUM"];
+    for mode in modes {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("online.db");
+        fs::write(&path, b"").unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(mode).unwrap();
+        let before = fs::read(&path).unwrap();
+        let reader = store(&folder);
+        for _ in 0..3 {
+            assert!(schema(&reader).is_none());
+            let answer = reader.sql("SELECT 1 AS one", &[], &SqlLimits::default()).unwrap();
+            assert_eq!(answer.len(), 1);
+        }
+        let notices = reader.take_notices();
+        assert_eq!(notices.len(), 1, "{mode}: {notices:?}");
+        assert!(notices[0].contains("online.db' has no tables"), "{mode}: {notices:?}");
+        reader.disconnect();
+        assert_eq!(names(&folder), ["online.db"], "{mode}");
+        assert!(fs::read(&path).unwrap() == before, "{mode}: the file was changed");
+        if mode != OF_FEAST {
+            // The same store finds what others write there later.
+            assert!(schema(&reader).is_none());
+            write(&store(&folder), 0..3, "x").unwrap();
+            assert_eq!(count(&reader), 3);
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_store_that_is_gone_is_said_to_be() {

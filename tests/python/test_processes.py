@@ -234,7 +234,10 @@ print([row["number"].int64_val for _, row in harness.read(view, key(id=1), key(i
         assert theirs.stdout.readline() == "written\n"
         ours, view = make_harness(tmp_path), make_view()
         ours.config.online_store.path = str(tmp_path / "sqlite.db")
-        with pytest.warns(UserWarning, match="run `feast-vector import`"):
+        with (
+            pytest.warns(RuntimeWarning, match="has no tables of feast-vector yet"),
+            pytest.warns(UserWarning, match="run `feast-vector import`"),
+        ):
             assert ours.read(view, key(id=1)) == [(None, None)]
         with pytest.warns(UserWarning, match="run `feast-vector import`"):
             ours.update([view])
