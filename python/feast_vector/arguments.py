@@ -114,6 +114,13 @@ def query_texts(
     if not several:  # A string is a sequence of strings.
         message = f"feature view '{table.name}': the text to search for has to be a string"
         raise InvalidInputError(message, "invalid_argument")
+    for text in [texts] if isinstance(texts, str) else texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            message = (
+                f"feature view '{table.name}': the text to search for is not Unicode text: it "
+                f"holds half a surrogate pair: {text[:100]!a}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
     if config.online_store.text_search_enabled and not views.text_features(config, table):
         strings = [field.name for field in table.features if field.dtype == String]
         reason = (

@@ -7,7 +7,7 @@ copy; ``as_dict=True`` gives plain columns, ``{"id": [...], "name": [...], ...}`
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -152,7 +152,10 @@ class VectorView:
             searched = {
                 "feature": field.name,
                 "queries": queries,
-                "metric": metric or views.metric_of(self._config, self._table, field),
+                "metric": views.named_metric(
+                    metric, f"feature view '{self.name}', feature '{field.name}'"
+                )
+                or views.metric_of(self._config, self._table, field),
                 "max_distance": max_distance,
             }
         elif max_distance is not None:
@@ -316,7 +319,14 @@ class VectorView:
                 for field in self._table.features
                 if field.name != searched and not field.vector_index
             ]
-        names = [features] if isinstance(features, str) else features
+        is_one = isinstance(features, str) or not isinstance(features, Iterable)
+        names: list[Any] = [features] if is_one else list(features)
+        if not all(isinstance(name, str) for name in names):
+            message = (
+                f"feature view '{self.name}': features have to be the name of one, or a list of "
+                f"names, not {features!r}"
+            )
+            raise InvalidInputError(message, "invalid_argument")
         # Join keys are part of every answer.
         chosen = [name for name in names if name not in self._key_types]
         for name in chosen:

@@ -364,7 +364,13 @@ def entity_keys(
     values = []
     for name in names:
         try:
-            values.append(python_values_to_proto_values(list(columns[name]), types[name]))
+            column = list(columns[name])
+            if types[name].name in {"INT32", "INT64"}:
+                column = [
+                    value if type(value) is int or value is None else _whole(value)
+                    for value in column
+                ]
+            values.append(python_values_to_proto_values(column, types[name]))
         except (AttributeError, TypeError, ValueError) as cause:  # noqa: PERF203  # a few names
             message = f"join key '{name}' ({types[name].name}): {cause}"
             raise InvalidInputError(message, "invalid_key") from cause
@@ -372,3 +378,11 @@ def entity_keys(
         EntityKeyProto(join_keys=names, entity_values=row).SerializeToString()
         for row in zip(*values, strict=True)
     ]
+
+
+def _whole(value: object) -> object:
+    """A number as the integer that it is, which Feast would cut it to in silence."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        message = f"{value!r} is not a whole number"
+        raise ValueError(message)
+    return int(value) if isinstance(value, float) else value

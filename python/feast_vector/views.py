@@ -115,8 +115,8 @@ def metric_of(
     online = config.online_store
     place = f"feature view '{table.name}', feature '{field.name}'"
     configured = online.similarity if "similarity" in online.model_fields_set else None
-    declared = _metric(field.vector_search_metric or configured, place)
-    wanted = _metric(asked, place)
+    declared = named_metric(field.vector_search_metric or configured or None, place)
+    wanted = named_metric(asked, place)
     if wanted == "L2":
         wanted = None
     if refuses_others and declared and wanted and wanted != declared:
@@ -129,9 +129,13 @@ def metric_of(
     return declared or wanted or "cosine"
 
 
-def _metric(name: str | None, place: str) -> str | None:
-    if not name:
+def named_metric(name: str | None, place: str) -> str | None:
+    """The metric by that name, in one spelling."""
+    if name is None:
         return None
+    if not isinstance(name, str):
+        message = f"{place}: a metric is named by a string, not {name!r}"
+        raise InvalidInputError(message, "invalid_argument")
     try:
         return _core.normalize_metric(name)
     except InvalidInputError as error:

@@ -79,6 +79,10 @@ def test_reads_of_all_features(shop_store, items):
         ({"id": [1], "other": [2]}, "keys have to have its join keys"),
         (pa.table({"x": [1]}), "keys have to have its join keys"),
         (["seven"], r"join key 'id' \(INT64\)"),
+        ([1.5], r"join key 'id' \(INT64\): 1.5 is not a whole number"),
+        ({"id": [1, True]}, r"join key 'id' \(INT64\): True is not a whole number"),
+        (np.array([0.5]), r"join key 'id' \(INT64\): 0.5 is not a whole number"),
+        ([float("nan")], r"join key 'id' \(INT64\): nan is not a whole number"),
     ],
 )
 def test_wrong_keys(items, keys, pattern):
@@ -86,6 +90,29 @@ def test_wrong_keys(items, keys, pattern):
         with pytest.raises(errors.InvalidInputError, match=pattern) as caught:
             call(keys)
         assert caught.value.kind == "invalid_key"
+
+
+def test_whole_numbers_of_other_types_are_keys(items):
+    for one in (7.0, np.float32(7), np.int8(7)):
+        assert items.read(one, "stock")["stock"].to_pylist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (
+            {"features": 5},
+            "'items': features have to be the name of one, or a list of names, not 5",
+        ),
+        ({"features": ["title", 5]}, "features have to be"),
+        ({"metric": 5}, "feature 'embedding': a metric is named by a string, not 5"),
+        ({"metric": ""}, "feature 'embedding'"),
+        ({"text": "half \ud800"}, r"half a surrogate pair: 'half \\ud800'"),
+    ],
+)
+def test_wrong_arguments_of_a_search(items, arguments, pattern):
+    with pytest.raises(errors.InvalidInputError, match=pattern):
+        items.search([1.0, 2.0], **arguments)
 
 
 def test_deleted_rows_are_gone_from_everywhere(shop_store, items):
