@@ -113,3 +113,19 @@ def _columns(schema: pa.Schema) -> str:
 
 def _is_of(data: Any, *packages: str) -> bool:  # noqa: ANN401
     return type(data).__module__.partition(".")[0] in packages
+
+
+def with_uuids_as_text(column: pa.Array) -> pa.Array:
+    """The column with Arrow's UUIDs, or lists of them, as texts; any other as it is."""
+    item = column.type
+    is_list = hasattr(item, "value_field") and not pa.types.is_dictionary(item)
+    item = item.value_type if is_list else item
+    if getattr(item, "extension_name", None) != "arrow.uuid":
+        return column
+    if is_list:
+        lists = [
+            None if row is None else [each and str(each) for each in row]
+            for row in column.to_pylist()
+        ]
+        return pa.array(lists, pa.list_(pa.string()))
+    return pa.array([each and str(each) for each in column.to_pylist()], pa.string())

@@ -164,6 +164,8 @@ class TableWriter:
             column = pa.array([DUMMY_ENTITY_VAL] * batch.num_rows)
         else:
             column = batch.column(name)
+        if kind.name in _TEXTS:
+            column = _arrow.with_uuids_as_text(column)
         try:
             values = _core.serialize_values(
                 kind.name, column, as_feast_does=self._as_feast_does, first_row=row
@@ -196,6 +198,10 @@ class TableWriter:
             message = f"{self._place}, column '{name}': row {row} has no event timestamp"
             raise InvalidInputError(message, "invalid_value")
         return found
+
+
+_TEXTS = {"STRING", "STRING_LIST", "STRING_SET"}
+"""Kinds that would take a UUID's bytes for UTF-8."""
 
 
 def _index_columns(shape: pa.Schema) -> set[str]:

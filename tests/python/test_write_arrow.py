@@ -1,6 +1,7 @@
 """`VectorView.write_arrow`: Arrow data into a view, exactly, in whole batches."""
 
 import math
+import uuid
 from datetime import timedelta
 
 import duckdb
@@ -13,7 +14,7 @@ import pytest
 from conftest import NOON
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Array, Float32, Float64, Int64, Map, String
-from feast_vector import InvalidInputError
+from feast_vector import InvalidInputError, _arrow
 
 TIME = pa.timestamp("us", "UTC")
 
@@ -227,3 +228,25 @@ def test_an_error_of_the_streams_own_comes_through(items):
     with pytest.raises(Exception, match="the disk is gone"):
         items.write_arrow(reader, batch_size=5)
     assert items.count() == 10
+
+
+def test_arrows_uuids_in_a_text_are_their_text(store):
+    items = feast_vector.open_view(store, "items")
+    one = uuid.UUID(int=5)
+    table = pa.table(
+        {
+            "id": [1, 2],
+            "title": pa.array([one.bytes, None], pa.uuid()),
+            "time": pa.array([NOON, NOON], TIME),
+        }
+    )
+    items.write_arrow(table)
+    assert items.read([1, 2], "title")["title"].to_pylist() == [str(one), None]
+
+
+def test_lists_of_arrows_uuids_are_texts():
+    one = uuid.UUID(int=5)
+    lists = pa.ListArray.from_arrays([0, 1, 1], pa.array([one.bytes], pa.uuid()))
+    assert _arrow.with_uuids_as_text(lists).to_pylist() == [[str(one)], []]
+    for other in (pa.array([[1.0]], pa.list_(pa.float32(), 1)), pa.array([{"a": 1}])):
+        assert _arrow.with_uuids_as_text(other) is other
