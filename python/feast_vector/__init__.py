@@ -23,10 +23,11 @@ from feast_vector.errors import (
 )
 
 if TYPE_CHECKING:
+    from feast_vector.config import VectorOnlineStoreConfig
     from feast_vector.importing import import_sqlite
     from feast_vector.maintenance import backup, compact, restore, verify
     from feast_vector.native import VectorView, open_view, search, sql
-    from feast_vector.online_store import VectorOnlineStore, VectorOnlineStoreConfig
+    from feast_vector.online_store import VectorOnlineStore
 
 __version__ = _core.__version__
 
@@ -71,7 +72,7 @@ if (_repo_config := sys.modules.get("feast.repo_config")) is not None:
 
 _LAZY = {
     "VectorOnlineStore": "online_store",
-    "VectorOnlineStoreConfig": "online_store",
+    "VectorOnlineStoreConfig": "config",
     "VectorView": "native",
     "backup": "maintenance",
     "compact": "maintenance",

@@ -14,7 +14,7 @@ from feast_vector._core import Engine
 from feast_vector._same_process import watch
 
 if TYPE_CHECKING:
-    from feast_vector.online_store import VectorOnlineStoreConfig
+    from feast_vector.config import VectorOnlineStoreConfig
 
 # The most that an exit waits for builds.
 _EXIT_SECONDS = 1.5

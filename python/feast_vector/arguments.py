@@ -16,7 +16,7 @@ from feast_vector import _arrow, views
 from feast_vector.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from feast_vector.online_store import VectorOnlineStoreConfig
+    from feast_vector.config import VectorOnlineStoreConfig
 
 
 MOST_QUERIES = 100_000

@@ -90,11 +90,11 @@ def import_sqlite(
         NotFoundError: There is no feature view of that name.
         InvalidInputError: A view that is named has no table in the file.
     """
+    from feast_vector.config import database_path
     from feast_vector.native import _online_store
-    from feast_vector.online_store import _path
 
     engine = _online_store(store).engine(store.config)
-    own = Path(_path(store.config))
+    own = Path(database_path(store.config))
     source = own if path is None else Path(path)
     if not source.is_file():
         message = f"there is no file '{source}'"

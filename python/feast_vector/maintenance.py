@@ -140,7 +140,7 @@ def _engine(store: StoreLike, *, must_exist: bool) -> _core.Engine:
             message = f"there is no database '{path}'"
             raise StorageError(message, "cannot_open")
         from feast_vector._engines import open_engine
-        from feast_vector.online_store import VectorOnlineStoreConfig
+        from feast_vector.config import VectorOnlineStoreConfig
 
         return open_engine(
             str(path.absolute()),

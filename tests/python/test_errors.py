@@ -29,7 +29,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from feast.types import Array, Float32, String
-from feast_vector import _core, errors, views
+from feast_vector import _core, config, errors, views
 from pydantic import ValidationError
 
 HERE = Path(__file__).parent
@@ -259,8 +259,9 @@ def test_a_wrong_key_in_feature_store_yaml_is_named(tmp_path, line, pattern):
 
 def test_every_config_key_is_documented():
     fields = feast_vector.VectorOnlineStoreConfig.model_fields
-    source = inspect.getsource(feast_vector.VectorOnlineStoreConfig)
-    body = ast.parse(source).body[0].body
+    module = ast.parse(inspect.getsource(config))
+    classes = [statement for statement in module.body if isinstance(statement, ast.ClassDef)]
+    (body,) = (found.body for found in classes if found.name == "VectorOnlineStoreConfig")
     documented = {
         body[i].target.id
         for i in range(len(body) - 1)
