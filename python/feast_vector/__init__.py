@@ -23,10 +23,11 @@ from feast_vector.errors import (
 )
 
 if TYPE_CHECKING:
+    from feast_vector._sql import sql
     from feast_vector.config import VectorOnlineStoreConfig
     from feast_vector.importing import import_sqlite
     from feast_vector.maintenance import backup, compact, restore, verify
-    from feast_vector.native import VectorView, open_view, search, sql
+    from feast_vector.native import VectorView, open_view, search
     from feast_vector.online_store import VectorOnlineStore
 
 __version__ = _core.__version__
@@ -80,7 +81,7 @@ _LAZY = {
     "open_view": "native",
     "restore": "maintenance",
     "search": "native",
-    "sql": "native",
+    "sql": "_sql",
     "verify": "maintenance",
 }
 

@@ -146,9 +146,9 @@ def _engine(store: StoreLike, *, must_exist: bool) -> _core.Engine:
             str(path.absolute()),
             VectorOnlineStoreConfig(path=str(path), index_builds="on_demand"),
         )
-    from feast_vector.native import _online_store
+    from feast_vector.online_store import store_of
 
-    return _online_store(store).engine(store.config)
+    return store_of(store).engine(store.config)
 
 
 def _parsed(report: str) -> dict[str, Any]:

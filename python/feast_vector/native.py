@@ -17,6 +17,7 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast_vector import _arrow, _keys, _messages, arguments, views
 from feast_vector.errors import FeastVectorError, InvalidInputError, NotFoundError
 from feast_vector.filters import FilterLike, conditions
+from feast_vector.online_store import store_of
 from feast_vector.tables import ROWS_AT_ONCE, TableWriter
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feast_vector import _core
-    from feast_vector.online_store import VectorOnlineStore
 
 Columns: TypeAlias = "pa.RecordBatch | dict[str, list[Any]]"
 """Rows by column."""
@@ -51,7 +51,7 @@ class VectorView:
         """
         self.name = view
         self._config = store.config
-        self._online_store = _online_store(store)
+        self._online_store = store_of(store)
         self._table: Any = store.registry.get_any_feature_view(
             view, store.project, allow_cache=True
         )
@@ -345,19 +345,6 @@ class VectorView:
         return _keys.serialized(self.name, self._key_types, keys)
 
 
-def _online_store(store: FeatureStore) -> VectorOnlineStore:
-    from feast_vector.online_store import VectorOnlineStore
-
-    found = getattr(store._get_provider(), "online_store", None)  # noqa: SLF001
-    if not isinstance(found, VectorOnlineStore):
-        message = (
-            f"the online store of this FeatureStore is {type(found).__name__}, not feast-vector's; "
-            "set `type: vector` in the online_store section of feature_store.yaml"
-        )
-        raise InvalidInputError(message, "invalid_argument")
-    return found
-
-
 def open_view(store: FeatureStore, view: str) -> VectorView:
     """Resolve a feature view once, to search and read it many times."""
     return VectorView(store, view)
@@ -372,62 +359,3 @@ def search(
 ) -> Any:  # noqa: ANN401
     """Search a view once; see :meth:`VectorView.search`. For many searches, open the view once."""
     return open_view(store, view).search(query, top_k, **options)
-
-
-def sql(  # noqa: PLR0913
-    store: FeatureStore,
-    statement: str,
-    parameters: Sequence[Any] = (),
-    *,
-    as_dict: bool = False,
-    timeout: float | None = 30.0,
-    max_rows: int | None = 1_000_000,
-    max_bytes: int | None = 256 * 2**20,
-    max_length: int | None = 16 * 2**20,
-) -> Columns:
-    """Run one reading SQL statement through the store's own connection.
-
-    It may read everything in the file: every feature view of every project. It changes nothing, and
-    uses only functions, pragmas and tables of SQLite's that are known to be safe. Do not pass it
-    statements of people who may not read all of the file. Ctrl-C stops it.
-
-    In this process nothing else may open the database file: a second SQLite would drop the first
-    one's locks.
-
-    Args:
-        store: A feature store with our online store.
-        statement: A single ``SELECT``; ``?`` stand for parameters. A view ``items`` of project
-            ``shop`` is the table ``shop_items``.
-        parameters: Integers, floats, strings, bytes or ``None``.
-        as_dict: Return a dict of lists instead of Arrow.
-        timeout: Seconds that it may take; ``None`` for no limit, as for those below.
-        max_rows: The most rows of the answer.
-        max_bytes: The most bytes of the answer in memory.
-        max_length: The most bytes of one value or row, be it stored or made on the way.
-
-    Returns:
-        A ``pyarrow.RecordBatch``. A column is of int64, float64, string or binary, whichever its
-        values are; integers among floats become floats, and where texts or BLOBs stand among
-        others, all are strings, BLOBs as SQL writes them (``X'00ff'``).
-
-    Raises:
-        InvalidInputError: SQL that does not parse, that would change something, or that exceeds a
-            limit, which the message names.
-    """
-    try:
-        batch = (
-            _online_store(store)
-            .engine(store.config)
-            .sql(
-                statement,
-                list(parameters),
-                timeout=timeout,
-                max_rows=max_rows,
-                max_bytes=max_bytes,
-                max_length=max_length,
-            )
-        )
-    except TypeError as cause:
-        message = f"parameters can be integers, floats, strings, bytes or None ({cause})"
-        raise InvalidInputError(message, "invalid_sql") from cause
-    return batch.to_pydict() if as_dict else batch

@@ -27,12 +27,13 @@ from feast_vector.errors import InvalidInputError
 from feast_vector.filters import conditions
 
 if TYPE_CHECKING:
+    from feast import FeatureStore
     from feast.filter_models import ComparisonFilter, CompoundFilter
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from numpy.typing import NDArray
 
-__all__ = ["VectorOnlineStore", "VectorOnlineStoreConfig"]
+__all__ = ["VectorOnlineStore", "VectorOnlineStoreConfig", "store_of"]
 
 
 class VectorOnlineStore(ColumnReads):
@@ -314,3 +315,15 @@ class VectorOnlineStore(ColumnReads):
         if engine is None:
             engine = self._engines.setdefault(key, open_engine(path, online))
         return engine
+
+
+def store_of(store: FeatureStore) -> VectorOnlineStore:
+    """The online store of a feature store, if it is ours."""
+    found = getattr(store._get_provider(), "online_store", None)  # noqa: SLF001
+    if not isinstance(found, VectorOnlineStore):
+        message = (
+            f"the online store of this FeatureStore is {type(found).__name__}, not feast-vector's; "
+            "set `type: vector` in the online_store section of feature_store.yaml"
+        )
+        raise InvalidInputError(message, "invalid_argument")
+    return found
