@@ -25,31 +25,6 @@ const RECORD_BYTES: i64 = 40;
 /// So few changes are followed without asking how many rows there are.
 const FEW: u64 = 1 << 16;
 
-/// How long the change log of a table may grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChangeLogOptions {
-    /// Bytes of records that are kept for readers, whether an index needs them or not.
-    pub keep_bytes: i64,
-    /// Bytes of records that are kept at most; an index that needs more is not followed any more.
-    pub most_bytes: i64,
-    /// Records that one write drops or merges at most.
-    pub records_per_write: usize,
-    /// Bytes of row ids that records are merged up to.
-    pub merged_bytes: i64,
-}
-
-impl Default for ChangeLogOptions {
-    /// 4 MiB for readers, 16 MiB at most.
-    fn default() -> Self {
-        Self {
-            keep_bytes: 4 << 20,
-            most_bytes: 16 << 20,
-            records_per_write: 256,
-            merged_bytes: 64 << 10,
-        }
-    }
-}
-
 /// What has happened to a table's rows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changes {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::open::StoreOptions;
+use super::options::StoreOptions;
 use super::process::PerProcess;
 use super::swap;
 use crate::error::Result;

@@ -17,7 +17,7 @@ use super::checkpoint::Checkpointer;
 use super::file::{FileConnection, Log, TRIES, replaced};
 use super::lock::{self, BuilderLock, LockFile};
 use super::locks;
-use super::open::StoreOptions;
+use super::options::StoreOptions;
 use super::sql::{SqlLimits, SqlValue};
 use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};

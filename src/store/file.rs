@@ -7,7 +7,8 @@ use rusqlite::Connection;
 
 use super::files;
 use super::lock::FileIdentity;
-use super::open::{self, StoreOptions, ToRead};
+use super::open::{self, ToRead};
+use super::options::StoreOptions;
 use super::process::{OpenFile, Own};
 use crate::error::{Error, ErrorKind, Result};
 

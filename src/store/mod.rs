@@ -1,6 +1,6 @@
 //! SQLite: the only truth, and the only module that writes SQL.
 //!
-//! * `open`: connections, the file's format, migrations; `lock`: one writer at a time;
+//! * `options`; `open`: connections; `format`: the catalog's tables, migrations; `lock`: one writer at a time;
 //! * `locks`: SQLite's own locks, made such that nothing in the process drops them; `process`: what
 //!   belongs to which process;
 //! * `planted`: what somebody else may have put into the file, and what becomes of it;
@@ -32,6 +32,7 @@ mod expiry;
 mod file;
 mod files;
 mod findings;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lock;
@@ -45,6 +46,7 @@ mod lock;
 mod locks;
 mod manifest;
 mod open;
+mod options;
 mod path;
 mod planted;
 mod process;
@@ -83,11 +85,12 @@ mod transaction_tests;
 
 pub use backup::check_backup;
 pub use catalog::{AsOf, Layouts, TableState};
-pub use changes::{ChangeLogOptions, Changes};
+pub use changes::Changes;
 pub use connections::{Snapshot, Store, WriteTxn};
 pub use findings::{Finding, Findings};
 pub use lock::BuilderLock;
-pub use open::{Durability, FORMAT_VERSION, StoreOptions};
+pub use open::FORMAT_VERSION;
+pub use options::{ChangeLogOptions, Durability, StoreOptions};
 pub(crate) use process::{Birth, Operation, PerProcess, forks_are_safe};
 pub use progress::Progress;
 pub(crate) use read::{MOST_BYTES, has_room, no_rows, too_large};

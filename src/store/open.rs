@@ -2,17 +2,16 @@
 
 use std::fmt::{self, Write as _};
 use std::io::ErrorKind as ErrorOfFile;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::catalog;
-use super::changes::ChangeLogOptions;
 use super::files;
+use super::format;
 use super::lock::LockFile;
-use super::path;
+use super::options::StoreOptions;
 use super::planted;
 use super::swap;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,62 +48,9 @@ const STATEMENT_CACHE: usize = 128;
 /// How a database that is there is opened.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// How much a commit waits for the disk (`PRAGMA synchronous`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// An acknowledged batch survives a power cut.
-    Full,
-    /// It survives a killed process; after a power cut the last batches may be missing.
-    Normal,
-    /// It survives a killed process; a power cut may damage the file.
-    Off,
-}
-
-impl Durability {
-    pub(super) fn pragma(self) -> &'static str {
-        match self {
-            Self::Full => "FULL",
-            Self::Normal => "NORMAL",
-            Self::Off => "OFF",
-        }
-    }
-}
-
-/// Where the database is and how it is used.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// The database file; the folder above its own has to exist. Absolute and without symbolic
-    /// links, as [`StoreOptions::new`] makes it.
-    pub path: PathBuf,
-    /// What a commit guarantees.
-    pub durability: Durability,
-    /// How long a writer waits for other writers.
-    pub busy_timeout: Duration,
-    /// How long the change log of a table may grow.
-    pub change_log: ChangeLogOptions,
-    /// Permissions of a database that is created, as in `chmod`; if unset, they are private to the
-    /// owner, or the group's too in a folder that a group shares. Other systems than Unix pass over
-    /// it.
-    pub file_mode: Option<u32>,
-}
-
-impl StoreOptions {
-    /// The defaults: fully durable, 30 seconds of patience. The path is made absolute here, and its
-    /// symbolic links are resolved.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path::real(&path.into()),
-            durability: Durability::Full,
-            busy_timeout: Duration::from_secs(30),
-            change_log: ChangeLogOptions::default(),
-            file_mode: None,
-        }
-    }
-}
-
 /// Each entry migrates a file from the format of its position + 1 to the next.
 const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize] =
-    [catalog::migrate_from_1, catalog::migrate_from_2, catalog::migrate_from_3];
+    [format::migrate_from_1, format::migrate_from_2, format::migrate_from_3];
 
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
@@ -150,7 +96,7 @@ fn to_read(connection: Connection, is_ours: bool) -> Result<ToRead> {
     if is_ours {
         planted::check_own_tables(&connection)?;
     } else {
-        catalog::create_temporary(&connection)?;
+        format::create_temporary(&connection)?;
     }
     Ok(ToRead { connection, is_ours })
 }
@@ -168,7 +114,7 @@ pub(super) fn connect_to_nothing(options: &StoreOptions) -> Result<Option<Connec
     }
     let mut connection = Connection::open_in_memory()?;
     configure(&mut connection, options)?;
-    catalog::create(&connection)?;
+    format::create(&connection)?;
     Ok(Some(connection))
 }
 
@@ -336,7 +282,7 @@ fn format_of(connection: &Connection) -> Result<Format> {
 }
 
 fn newer(connection: &Connection, version: i64) -> Error {
-    let writer = catalog::meta(connection, "written_by")
+    let writer = format::meta(connection, "written_by")
         .ok()
         .flatten()
         .unwrap_or_else(|| "a newer feast-vector".to_owned());
@@ -372,7 +318,7 @@ fn bring_to_current(connection: &Connection, options: &StoreOptions) -> Result<(
     match found {
         Format::Current => {}
         Format::Empty | Format::FeastSqlite => {
-            catalog::create(&transaction)?;
+            format::create(&transaction)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
         Format::Older(version) => {
@@ -382,7 +328,7 @@ fn bring_to_current(connection: &Connection, options: &StoreOptions) -> Result<(
         }
     }
     let writer = format!("feast-vector {}", env!("CARGO_PKG_VERSION"));
-    catalog::set_meta(&transaction, "written_by", &writer)?;
+    format::set_meta(&transaction, "written_by", &writer)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
     transaction.commit()?;
     Ok(())

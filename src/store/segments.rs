@@ -11,26 +11,6 @@ use crate::schema::{Column, TableSchema};
 /// What a build says of itself takes a few kilobytes.
 const MAX_REPORT_BYTES: usize = 1 << 20;
 
-pub(super) const CREATE: &str = "
-    CREATE TABLE _feast_vector_indexes (
-        table_id INTEGER NOT NULL,
-        column_id INTEGER NOT NULL,
-        dim INTEGER NOT NULL,
-        seq INTEGER NOT NULL,
-        PRIMARY KEY (table_id, column_id, dim)
-    ) WITHOUT ROWID;
-    CREATE TABLE _feast_vector_segments (
-        segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
-        table_id INTEGER NOT NULL,
-        column_id INTEGER NOT NULL,
-        dim INTEGER NOT NULL,
-        file TEXT NOT NULL UNIQUE,
-        stamp INTEGER NOT NULL,
-        dead BLOB NOT NULL,
-        report TEXT NOT NULL
-    );
-";
-
 /// Which vectors are indexed together: those of a column that have this length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IndexId {

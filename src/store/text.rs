@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 
-use super::catalog;
 use super::connections::WriteTxn;
+use super::format;
 use crate::error::Result;
 use crate::schema::{Column, TableSchema, ViewSpec, quote};
 use crate::text::indexable;
@@ -113,7 +113,7 @@ impl WriteTxn<'_> {
             return Ok(None);
         }
         let key = filled_key(&schema);
-        let last = catalog::meta(self.connection, &key)?.and_then(|last| last.parse().ok());
+        let last = format::meta(self.connection, &key)?.and_then(|last| last.parse().ok());
         let mut last: i64 = last.unwrap_or(i64::MIN);
         let mut insert = self.connection.prepare_cached(&insert_sql(&schema))?;
         let sql = format!("{} WHERE row_id > ?1 ORDER BY row_id LIMIT ?2", select_sql(&schema));
@@ -129,7 +129,7 @@ impl WriteTxn<'_> {
         }
         drop(rows);
         if done == PIECE || bytes >= PIECE_BYTES {
-            catalog::set_meta(self.connection, &key, &last.to_string())?;
+            format::set_meta(self.connection, &key, &last.to_string())?;
             return Ok(Some(done));
         }
         self.forget_filled(&schema)?;
