@@ -4,60 +4,15 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 use rusqlite::ffi;
 
 use super::descriptors::{self, Descriptor};
-use super::{files, fork};
-
-type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
-type Close = unsafe extern "C" fn(c_int) -> c_int;
-type Fcntl = unsafe extern "C" fn(c_int, c_int, ...) -> c_int;
-type Fstat = unsafe extern "C" fn(c_int, *mut libc::stat) -> c_int;
-type Stat = unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int;
-
-/// The calls that were there before.
-struct Originals {
-    open: Open,
-    close: Close,
-    fcntl: Fcntl,
-    fstat: Fstat,
-    stat: Stat,
-}
-
-static ORIGINALS: OnceLock<Originals> = OnceLock::new();
-
-/// Whether files keep POSIX locks, as on a file system that has no others.
-static POSIX: AtomicBool = AtomicBool::new(false);
-
-pub(super) fn keeps_posix_locks() -> bool {
-    POSIX.load(SeqCst)
-}
-
-/// For tests: files opened from now on keep POSIX locks, or not.
-#[cfg(test)]
-pub(super) fn keep_posix_locks(keep: bool) {
-    POSIX.store(keep, SeqCst);
-}
-
-pub(super) fn really_close(fd: c_int) -> c_int {
-    match ORIGINALS.get() {
-        // SAFETY: SQLite's close, of a descriptor that is SQLite's or ours.
-        Some(originals) => unsafe { (originals.close)(fd) },
-        // SAFETY: as above.
-        None => unsafe { libc::close(fd) },
-    }
-}
-
-pub(super) fn really_fcntl(fd: c_int, command: c_int, argument: *mut c_void) -> c_int {
-    match ORIGINALS.get() {
-        // SAFETY: the caller's arguments, passed on.
-        Some(originals) => unsafe { (originals.fcntl)(fd, command, argument) },
-        // SAFETY: as above.
-        None => unsafe { libc::fcntl(fd, command, argument) },
-    }
-}
+use super::originals::{
+    Close, Fcntl, Fstat, ORIGINALS, Open, Originals, POSIX, Stat, really_close, really_fcntl,
+};
+use super::{files, fork, open_locks};
 
 fn fail(errno: c_int) -> c_int {
     // SAFETY: the calling thread's own.
@@ -128,7 +83,7 @@ unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: *mut c_void) -> 
     match descriptors::get(fd, fork::generation()) {
         Descriptor::Locked(lock) => {
             // SAFETY: what these commands take.
-            files::set(lock, of_description, unsafe { &mut *argument.cast::<libc::flock>() })
+            open_locks::set(lock, of_description, unsafe { &mut *argument.cast::<libc::flock>() })
         }
         Descriptor::Ghost => {
             // SAFETY: what these commands take.

@@ -12,11 +12,11 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::descriptors::Descriptor;
-use super::{calls, errno};
+use super::open_locks::{everything, is_remote_fd, set};
+use super::{errno, originals};
 
 /// Idle descriptors kept for each file, and idle files. Beyond, those are closed that nothing else in
 /// the process has open.
@@ -98,11 +98,11 @@ impl Files {
         let (table, ours) = unsafe { (&mut *self.table.get(), &mut *self.ours.get()) };
         for file in table.iter() {
             for fd in file.lock.iter().chain(file.idle.iter().map(|(fd, _)| fd)) {
-                calls::really_close(*fd);
+                originals::really_close(*fd);
             }
         }
         for fd in ours.iter() {
-            calls::really_close(*fd);
+            originals::really_close(*fd);
         }
     }
 
@@ -203,7 +203,7 @@ pub(super) fn enter(fd: c_int, flags: c_int) -> Result<Descriptor, c_int> {
                 }
                 let (lock, writable) = open_lock(fd, writes)?;
                 if let Some(old) = std::mem::replace(&mut file.lock, lock) {
-                    calls::really_close(old);
+                    originals::really_close(old);
                 }
                 file.writable = writable;
             }
@@ -221,12 +221,12 @@ pub(super) fn enter(fd: c_int, flags: c_int) -> Result<Descriptor, c_int> {
 
 /// SQLite lets go of a descriptor: it is kept, or closed if nobody can miss its locks.
 pub(super) fn leave(fd: c_int) -> c_int {
-    let Some(status) = status(fd) else { return calls::really_close(fd) };
+    let Some(status) = status(fd) else { return originals::really_close(fd) };
     // SAFETY: asks how a descriptor is open.
     let way = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
     FILES.with(|files| {
         let Some(at) = files.iter().position(|file| file.id == status.id) else {
-            return calls::really_close(fd);
+            return originals::really_close(fd);
         };
         let file = &mut files[at];
         file.users -= 1;
@@ -244,7 +244,7 @@ pub(super) fn leave(fd: c_int) -> c_int {
             file.idle.push((fd, way));
             0
         } else {
-            calls::really_close(fd)
+            originals::really_close(fd)
         };
         if is_unused {
             // The oldest first.
@@ -268,7 +268,7 @@ fn sweep(files: &mut Vec<LockedFile>) {
         }
         idle -= 1;
         for fd in file.lock.iter().chain(file.idle.iter().map(|(fd, _)| fd)) {
-            calls::really_close(*fd);
+            originals::really_close(*fd);
         }
         false
     });
@@ -288,7 +288,7 @@ fn open_descriptors(id: FileId) -> usize {
 /// have to stay POSIX's: the kernel, the file system or `/proc` says no.
 fn open_lock(fd: c_int, writes: bool) -> Result<(Option<c_int>, bool), c_int> {
     const POSIX: (Option<c_int>, bool) = (None, true);
-    if calls::keeps_posix_locks() || is_remote_fd(fd) {
+    if originals::keeps_posix_locks() || is_remote_fd(fd) {
         return Ok(POSIX);
     }
     let path = format!("/proc/self/fd/{fd}\0");
@@ -308,7 +308,7 @@ fn open_lock(fd: c_int, writes: bool) -> Result<(Option<c_int>, bool), c_int> {
         },
     };
     if set(lock, libc::F_OFD_GETLK, &mut everything(libc::F_RDLCK)) != 0 {
-        calls::really_close(lock);
+        originals::really_close(lock);
         return Ok(POSIX);
     }
     Ok((Some(lock), writable))
@@ -322,70 +322,8 @@ fn above_2(fd: c_int) -> Result<c_int, c_int> {
     // SAFETY: duplicates a descriptor that was just opened.
     let higher = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     let cause = errno();
-    calls::really_close(fd);
+    originals::really_close(fd);
     if higher < 0 { Err(cause) } else { Ok(higher) }
-}
-
-/// One lock call on a file's own descriptor.
-pub(super) fn set(lock: c_int, command: c_int, flock: &mut libc::flock) -> c_int {
-    // EINVAL otherwise; SQLite leaves it undefined.
-    flock.l_pid = 0;
-    calls::really_fcntl(lock, command, std::ptr::from_mut(flock).cast())
-}
-
-fn everything(kind: c_int) -> libc::flock {
-    // SAFETY: a plain C structure; zeros are all of the file, from its start.
-    let mut flock: libc::flock = unsafe { std::mem::zeroed() };
-    flock.l_type = kind as i16;
-    flock
-}
-
-/// Locks a file of ours from end to end, or unlocks it, without waiting; whether that went.
-pub(super) fn lock_whole(file: &std::fs::File, kind: c_int) -> bool {
-    set(file.as_raw_fd(), libc::F_OFD_SETLK, &mut everything(kind)) == 0
-}
-
-/// Whether another descriptor has locked it so.
-pub(super) fn is_locked_by_another(file: &std::fs::File) -> bool {
-    let mut asked = everything(libc::F_WRLCK);
-    set(file.as_raw_fd(), libc::F_OFD_GETLK, &mut asked) == 0
-        && c_int::from(asked.l_type) != libc::F_UNLCK
-}
-
-pub(super) fn is_remote(file: &std::fs::File) -> bool {
-    is_remote_fd(file.as_raw_fd())
-}
-
-/// Whether files in a folder that is open get such locks.
-pub(super) fn supports(folder: &std::fs::File) -> bool {
-    let fd = folder.as_raw_fd();
-    !calls::keeps_posix_locks()
-        && !is_remote_fd(fd)
-        && set(fd, libc::F_OFD_GETLK, &mut everything(libc::F_RDLCK)) == 0
-}
-
-/// Whether the file system passes locks on to somebody who knows processes only, or may do so.
-fn is_remote_fd(fd: c_int) -> bool {
-    // From statfs(2) and linux/magic.h.
-    const REMOTE: [u32; 12] = [
-        0x6969,      // NFS
-        0x6573_5546, // FUSE
-        0x0102_1997, // 9p
-        0x0000_517B, // SMB
-        0xFE53_4D42, // SMB2
-        0xFF53_4D42, // CIFS
-        0x00C3_6400, // Ceph
-        0x5346_414F, // AFS
-        0x0BD0_0BD0, // Lustre
-        0x4750_4653, // GPFS
-        0x7461_636F, // OCFS2
-        0x0116_1970, // GFS2
-    ];
-    // SAFETY: a plain C structure, filled by the call.
-    let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a pointer to it.
-    let known = unsafe { libc::fstatfs(fd, &raw mut statfs) } == 0;
-    known && REMOTE.contains(&(statfs.f_type as u32))
 }
 
 /// For tests: the descriptors that are kept open for a file.

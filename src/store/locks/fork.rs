@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::SeqCst};
 use rusqlite::ffi;
 
 use super::files::FILES;
-use super::{calls, descriptors};
+use super::{descriptors, originals};
 
 /// Forks between the process that came first and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -110,7 +110,7 @@ unsafe extern "C" fn in_child() {
         // Connections of the parent's are not used in this process, so nobody misses these. A file
         // that is deleted gives its space back.
         descriptors::drain(|fd| {
-            calls::really_close(fd);
+            originals::really_close(fd);
         });
     }
     FORKS.fetch_add(1, SeqCst);

@@ -7,9 +7,11 @@
 //! processes' POSIX locks as they should. `docs/adr/0006` has the reasons and the measurements.
 //!
 //! * `calls`: the system calls of SQLite's unix VFS that are replaced, by `xSetSystemCall`;
+//!   `originals`: those that were there before;
 //! * `descriptors`: what is known of each descriptor that SQLite opened;
 //! * `files`: for each file the descriptor that holds its locks, and descriptors that are kept open
 //!   because closing them would drop the locks of another SQLite in the process;
+//! * `open_locks`: one such lock, and the file systems that have them;
 //! * `fork`: which process this is, and what a forked child does with what it inherited.
 //!
 //! Only on Linux, and only where C passes the arguments of a variadic function as those of any
@@ -19,6 +21,8 @@ mod calls;
 mod descriptors;
 mod files;
 mod fork;
+mod open_locks;
+mod originals;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +38,7 @@ pub(super) struct Turn<'a>(&'a File);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let _ = files::lock_whole(self.0, libc::F_UNLCK);
+        let _ = open_locks::lock_whole(self.0, libc::F_UNLCK);
     }
 }
 
@@ -42,13 +46,13 @@ impl Drop for Turn<'_> {
 /// itself, which it does not touch.
 pub(super) fn take_turn(lock_file: &File) -> Option<Turn<'_>> {
     // Where `flock` is a lock of bytes on a server, the two would be in each other's way.
-    (!files::is_remote(lock_file) && files::lock_whole(lock_file, libc::F_WRLCK))
+    (!open_locks::is_remote(lock_file) && open_locks::lock_whole(lock_file, libc::F_WRLCK))
         .then_some(Turn(lock_file))
 }
 
 /// Whether somebody else has the next turn.
 pub(super) fn is_somebodys_turn(lock_file: &File) -> bool {
-    files::is_locked_by_another(lock_file)
+    open_locks::is_locked_by_another(lock_file)
 }
 
 fn errno() -> c_int {
@@ -62,5 +66,5 @@ pub(super) fn install() -> bool {
 
 /// Whether files in that folder get locks of open file descriptions.
 pub(super) fn hold_in(folder: &Path) -> bool {
-    install() && File::open(folder).is_ok_and(|folder| files::supports(&folder))
+    install() && File::open(folder).is_ok_and(|folder| open_locks::supports(&folder))
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use super::descriptors::{self, Descriptor};
-use super::{calls, files, generation, hold_in, install};
+use super::{files, generation, hold_in, install, open_locks, originals};
 
 /// For tests that look at what is open, or switch the kind of locks.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -24,7 +24,7 @@ impl Fixture {
     fn new(posix: bool) -> Self {
         assert!(install());
         let alone = ALONE.lock();
-        calls::keep_posix_locks(posix);
+        originals::keep_posix_locks(posix);
         Self { folder: tempfile::tempdir().unwrap(), _alone: alone }
     }
 
@@ -44,7 +44,7 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        calls::keep_posix_locks(false);
+        originals::keep_posix_locks(false);
     }
 }
 
@@ -198,7 +198,7 @@ fn a_file_on_a_high_descriptor_is_locked_like_any_other() {
     let Descriptor::Locked(lock) = files::enter(fd, libc::O_RDWR).unwrap() else {
         panic!("no lock of its own");
     };
-    assert_eq!(files::set(lock, libc::F_OFD_SETLK, &mut shared_range(libc::F_RDLCK)), 0);
+    assert_eq!(open_locks::set(lock, libc::F_OFD_SETLK, &mut shared_range(libc::F_RDLCK)), 0);
     assert!(is_locked(&path));
     files::leave(fd);
     assert!(!is_locked(&path));
@@ -208,7 +208,7 @@ fn a_file_on_a_high_descriptor_is_locked_like_any_other() {
 fn folders_say_what_locks_their_files_get() {
     let fixture = Fixture::new(false);
     assert!(hold_in(fixture.folder.path()));
-    calls::keep_posix_locks(true);
+    originals::keep_posix_locks(true);
     assert!(!hold_in(fixture.folder.path()));
     assert!(!hold_in(Path::new("/nowhere/at/all")));
 }
