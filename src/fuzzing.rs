@@ -4,7 +4,7 @@
 //! A target fails by panicking: on a broken promise, such as a value that does not come back.
 
 use crate::query::{Condition, Filter, Literal, Operator};
-use crate::schema::{Column, JoinKey, TableSchema, ValueKind, ViewId};
+use crate::schema::{Column, JoinKey, TableSchema, ViewId};
 use crate::store::fuzzing as store;
 use crate::text::{TextMatch, indexable, phrases};
 
@@ -92,7 +92,7 @@ fn table() -> TableSchema {
         declared: true,
     });
     for number in 2..64 {
-        let Some(kind) = kind_of(number) else { continue };
+        let Some(kind) = store::kind_of(number) else { continue };
         schema.push_column(Column {
             id: number,
             feature: format!("feature {number}"),
@@ -105,11 +105,6 @@ fn table() -> TableSchema {
         });
     }
     schema
-}
-
-/// The kind of that number, if there is one.
-pub(crate) fn kind_of(number: u32) -> Option<ValueKind> {
-    ValueKind::ALL.iter().copied().find(|kind| kind.number() == number)
 }
 
 /// Texts, each of which is found by itself.

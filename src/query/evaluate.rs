@@ -1,6 +1,7 @@
 //! A filter over all resident rows, column by column.
 
-use super::resolve::{Resolved, Step};
+use super::node::Step;
+use super::resolve::Resolved;
 use super::test::{Test, Value};
 use crate::index::{Cell, CellColumn, Rows};
 use crate::vector::RowSet;

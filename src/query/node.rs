@@ -3,12 +3,29 @@
 //! A test of a column takes time by the number of rows. So conditions that are one test are put
 //! together: `a = 1 or a = 2 or …` looks into one set, however many there are.
 
-use super::resolve::Step;
 use super::test::{Among, Test};
 use crate::schema::Attribute;
 
 /// The most tests of a filter, after those that are one have been put together.
 pub(super) const MAX_CONDITIONS: usize = 1024;
+
+/// A step of a filter, which is evaluated in postfix order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    Everything,
+    Nothing,
+    Test {
+        attribute: Attribute,
+        test: Test,
+        is_for_lists: bool,
+    },
+    /// Rows without a value.
+    Null(Attribute),
+    Not,
+    /// Of two.
+    And,
+    Or,
+}
 
 #[derive(Debug)]
 pub(super) enum Node {

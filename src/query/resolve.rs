@@ -8,7 +8,7 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::decimal::Decimal;
 use super::filter::{Condition, Literal, Operator};
-use super::node::{MAX_CONDITIONS, Node};
+use super::node::{MAX_CONDITIONS, Node, Step};
 use super::test::{Among, Number, Operand, Order, Test};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Attribute, TableSchema, ValueKind};
@@ -17,24 +17,6 @@ use crate::schema::{Attribute, TableSchema, ValueKind};
 #[derive(Debug, PartialEq)]
 pub struct Resolved {
     pub(super) steps: Vec<Step>,
-}
-
-/// In postfix order.
-#[derive(Debug, PartialEq)]
-pub(super) enum Step {
-    Everything,
-    Nothing,
-    Test {
-        attribute: Attribute,
-        test: Test,
-        is_for_lists: bool,
-    },
-    /// Rows without a value.
-    Null(Attribute),
-    Not,
-    /// Of two.
-    And,
-    Or,
 }
 
 /// What the values of a column are, for comparing.

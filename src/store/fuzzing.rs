@@ -8,8 +8,8 @@ use super::runs::RowRuns;
 use super::states::{CellState, CellStates};
 use super::text::TOKENIZER;
 use super::text_search::expression_of;
-use crate::fuzzing::kind_of;
 use crate::proto::{check, decode_value};
+use crate::schema::ValueKind;
 use crate::text::Phrase;
 
 /// The first byte is a column's kind; a message goes into such a column and comes back, and a cell
@@ -77,4 +77,9 @@ pub(crate) fn found_by(indexed: &str, phrases: &[Phrase]) {
             assert_eq!(count.expect(&expression), 1, "{expression} in {indexed:?}");
         }
     });
+}
+
+/// The kind of that number, if there is one.
+pub(crate) fn kind_of(number: u32) -> Option<ValueKind> {
+    ValueKind::ALL.iter().copied().find(|kind| kind.number() == number)
 }

@@ -8,9 +8,9 @@
 //! * `cell`: Feast values to cells and back; `states`: what a cell alone cannot say;
 //! * `write`, `delete`, `expiry`, `read`, `vectors`, `scalars`: rows; `changes`: the log of what changed,
 //!   in `runs` of row ids;
-//! * `segments`: the manifest of index files;
+//! * `segments`: the manifest of index files; `index_folder`: where these are;
 //! * `backup`, `restore`, `manifest`, `files`, `swap`: copies of the whole, and back;
-//! * `verify`, `verify_text`, `findings`: checks of everything; `compact`: space given back;
+//! * `verify`, `verify_rows`, `verify_text`, `findings`: checks of everything; `compact`: space given back;
 //! * `text`: the full-text index; `text_search`: searching it; `sql`: SQL that a caller brings,
 //!   and `allowed`: what it may use.
 //!
@@ -35,6 +35,7 @@ mod findings;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod index_folder;
 mod lock;
 #[cfg_attr(
     not(all(
@@ -67,6 +68,7 @@ mod unfilled;
 mod validate;
 mod vectors;
 mod verify;
+mod verify_rows;
 mod verify_text;
 mod write;
 
