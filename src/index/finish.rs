@@ -71,7 +71,7 @@ impl<T: Real> Search<'_, T> {
             self.visit_zeros(part, best.threshold())?;
         }
         let mut hits = std::mem::take(&mut self.hits);
-        hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
+        hits.sort_unstable_by(Hit::compare);
         hits.truncate(self.query.top_k());
         Ok(Outcome { hits, effort: self.effort, measured })
     }

@@ -187,10 +187,9 @@ impl Snapshot<'_> {
 
     /// The columns that the table lacks, and those that the catalog does not know.
     fn compare_columns(&self, schema: &TableSchema) -> Result<(Vec<String>, Vec<String>)> {
-        let sql = format!("SELECT name FROM pragma_table_info({})", quote_text(&schema.sql_name));
-        let mut statement = self.connection.prepare(&sql)?;
-        let found: Vec<String> =
-            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut statement = self.connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        let names = statement.query_map([&schema.sql_name], |row| row.get(0))?;
+        let found: Vec<String> = names.collect::<rusqlite::Result<_>>()?;
         let expected: Vec<&str> = RESERVED_COLUMNS
             .into_iter()
             .chain(schema.join_keys.iter().map(|key| key.sql_name.as_str()))
@@ -252,8 +251,4 @@ impl Snapshot<'_> {
         }
         Ok(())
     }
-}
-
-fn quote_text(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -10,6 +10,7 @@ pub mod fastscan;
 mod kernels;
 mod kmeans;
 mod metric;
+mod query;
 pub mod rabitq;
 mod real;
 mod rotation;
@@ -22,10 +23,11 @@ pub use dispatch::prefetch;
 pub use kernels::{Isa, Kernels, RowsKernel, kernels};
 pub use kmeans::Centroids;
 pub use metric::{Metric, distance};
+pub use query::Query;
 pub use real::Real;
 pub use rotation::{Rotation, SplitMix64, padded};
 pub use rowset::RowSet;
-pub use scan::{Hit, Query, Scope, scan, scan_many};
+pub use scan::{Hit, Scope, scan, scan_many};
 pub use topk::{Candidate, TopK};
 
 #[cfg(test)]

@@ -6,9 +6,10 @@
 //! the beginning of one order. Rows that a filter leaves out are never candidates: of blocks that few
 //! rows pass only those are measured.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::{BLOCK_ROWS, BlockView, Candidate, Metric, Real, RowSet, TopK, distance, inverse_norm};
+use super::{BLOCK_ROWS, BlockView, Candidate, Metric, Query, Real, RowSet, TopK};
 use crate::parallel;
 
 /// Candidates kept beyond `top_k`, so that a second scan is seldom needed: at least so many, or
@@ -28,15 +29,6 @@ const TILE_BYTES: usize = 256 << 10;
 
 /// A block of which fewer rows than one in this many pass is not read whole.
 const SPARSE: usize = 4;
-
-/// A query vector and what it asks.
-#[derive(Debug, Clone)]
-pub struct Query<T> {
-    /// The query in the vectors' precision.
-    vector: Vec<T>,
-    metric: Metric,
-    top_k: usize,
-}
 
 /// Which rows are in question.
 #[derive(Debug, Clone, Copy)]
@@ -64,84 +56,10 @@ pub struct Hit {
     pub distance: f64,
 }
 
-impl<T: Real> Query<T> {
-    /// A query for the `top_k` nearest. The vector is rounded to the precision of the stored ones,
-    /// so that a vector finds itself at distance 0. Under cosine only its direction counts, which
-    /// any vector but that of zeros has, however small or large its elements are.
-    pub fn new(vector: impl Iterator<Item = f64>, metric: Metric, top_k: usize) -> Self {
-        let mut vector: Vec<f64> = vector.collect();
-        if metric == Metric::Cosine {
-            scale_to_single_precision(&mut vector);
-        }
-        Self { vector: vector.into_iter().map(T::from_f64).collect(), metric, top_k }
-    }
-
-    /// The same query for another number of rows.
-    #[must_use]
-    pub fn of_top_k(&self, top_k: usize) -> Self {
-        Self { top_k, ..self.clone() }
-    }
-
-    /// The metric.
-    pub fn metric(&self) -> Metric {
-        self.metric
-    }
-
-    /// How many rows are asked for.
-    pub fn top_k(&self) -> usize {
-        self.top_k
-    }
-
-    /// How many candidates a scan keeps.
-    fn kept(&self) -> usize {
-        self.top_k.saturating_add(SLACK.max(self.top_k / ROWS_PER_SLACK))
-    }
-
-    /// Whether its length is one that single precision can square.
-    pub fn is_regular(&self) -> bool {
-        self.metric == Metric::Cosine || !inverse_norm(&self.vector).to_f64().is_nan()
-    }
-
-    /// The query as it is ranked by: of length 1 under cosine.
-    pub fn direction<R: Real>(&self) -> Vec<R> {
-        let elements = self.vector.iter().map(|x| x.to_f64());
-        match self.metric {
-            Metric::Cosine => {
-                let largest = elements.clone().map(f64::abs).fold(0.0, f64::max);
-                let scaled = elements.map(|x| x / largest);
-                let norm = scaled.clone().map(|x| x * x).sum::<f64>().sqrt();
-                scaled.map(|x| R::from_f64(x / norm)).collect()
-            }
-            Metric::L2 | Metric::InnerProduct | Metric::L1 => elements.map(R::from_f64).collect(),
-        }
-    }
-
-    /// The query as the scan uses it, padded to the rows' stride.
-    fn prepared(&self, stride: usize) -> Vec<T> {
-        let mut vector = self.direction();
-        vector.resize(stride, T::ZERO);
-        vector
-    }
-
-    /// The exact distance of one vector, which may be padded.
-    pub fn measure(&self, vector: &[T]) -> f64 {
-        distance(self.metric, &self.vector, &vector[..self.vector.len()])
-    }
-}
-
-/// Multiplies by a power of two, which is exact, where the elements would leave single precision.
-fn scale_to_single_precision(vector: &mut [f64]) {
-    const SAFE: Range<f64> = 1e-30..1e30;
-    // The least of numbers takes two steps.
-    for _ in 0..2 {
-        let largest = vector.iter().map(|x| x.abs()).fold(0.0, f64::max);
-        if SAFE.contains(&largest) || largest == 0.0 || !largest.is_finite() {
-            return;
-        }
-        let scale = (-largest.log2().floor()).clamp(-1000.0, 1000.0).exp2();
-        for x in &mut *vector {
-            *x *= scale;
-        }
+impl Hit {
+    /// The order of answers: the nearer row first, and of equals that with the lower id.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.row_id.cmp(&other.row_id))
     }
 }
 
@@ -163,7 +81,7 @@ pub fn scan<T: Real>(
     let threads = threads.min(bytes / BYTES_PER_THREAD).clamp(1, blocks.len());
     let share = blocks.len().div_ceil(threads);
     let queries = std::slice::from_ref(query);
-    complete(blocks, query, |limit| {
+    let best = |limit| {
         let parts: Vec<_> = blocks.chunks(share).enumerate().collect();
         let tops =
             parallel::map(parts, |(at, part)| scan_blocks(part, at * share, queries, scope, limit));
@@ -171,7 +89,8 @@ pub fn scan<T: Real>(
             all.merge(part);
             all
         })
-    })
+    };
+    complete(blocks, query, best(None), best)
 }
 
 /// What [`scan`] gives for each of the queries. The queries are shared out among the threads, and
@@ -188,12 +107,11 @@ pub fn scan_many<T: Real>(
     let share = queries.len().div_ceil(threads.max(1));
     let parts: Vec<_> = queries.chunks(share).collect();
     let answers = parallel::map(parts, |queries| {
-        let tops = scan_blocks(blocks, 0, queries, scope, Limit::best());
+        let tops = scan_blocks(blocks, 0, queries, scope, None);
         let complete_one = |(query, top)| {
-            let mut top = Some(top);
-            complete(blocks, query, |limit| {
-                let again = || scan_blocks(blocks, 0, std::slice::from_ref(query), scope, limit);
-                top.take().or_else(|| again().pop())
+            let one = std::slice::from_ref(query);
+            complete(blocks, query, Some(top), |limit| {
+                scan_blocks(blocks, 0, one, scope, limit).pop()
             })
         };
         queries.iter().zip(tops).map(complete_one).collect::<Vec<_>>()
@@ -201,13 +119,14 @@ pub fn scan_many<T: Real>(
     answers.into_iter().flatten().collect()
 }
 
-/// The candidates of each query among the blocks, the first of which has the number `number`.
+/// The candidates of each query among the blocks, the first of which has the number `number`: the
+/// best, or all whose keys are not above the `limit`.
 fn scan_blocks<T: Real>(
     blocks: &[BlockView<'_, T>],
     number: usize,
     queries: &[Query<T>],
     scope: &Scope<'_>,
-    limit: Limit,
+    limit: Option<f64>,
 ) -> Vec<TopK> {
     let rows: usize = blocks.iter().map(BlockView::len).sum();
     let stride = blocks.first().map_or(1, |block| block.stride);
@@ -284,36 +203,21 @@ struct Running<'a, T> {
     most: f64,
 }
 
-/// What a scan keeps.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    /// The largest key.
-    key: f64,
-    /// Whether all rows up to it, and not just the best.
-    all: bool,
-}
-
-impl Limit {
-    fn best() -> Self {
-        Self { key: f64::INFINITY, all: false }
-    }
-}
-
 impl<'a, T: Real> Running<'a, T> {
-    fn new(query: &'a Query<T>, stride: usize, rows: usize, limit: Limit) -> Self {
-        let wanted = if limit.all { rows } else { query.kept().min(rows) };
+    fn new(query: &'a Query<T>, stride: usize, rows: usize, limit: Option<f64>) -> Self {
+        let kept = if limit.is_none() { kept(query.top_k()).min(rows) } else { rows };
         let kernels = T::kernels();
         Self {
             query,
             prepared: query.prepared(stride),
-            kernel: match query.metric {
+            kernel: match query.metric() {
                 Metric::L2 => kernels.l2_squared,
                 Metric::L1 => kernels.l1,
                 Metric::Cosine | Metric::InnerProduct => kernels.dot,
             },
             scores: Box::new([T::ZERO; BLOCK_ROWS]),
-            top: TopK::new(wanted),
-            most: limit.key,
+            top: TopK::new(kept),
+            most: limit.unwrap_or(f64::INFINITY),
         }
     }
 
@@ -331,13 +235,13 @@ impl<'a, T: Real> Running<'a, T> {
         (self.kernel)(&self.prepared, rows, scores);
         let mut threshold = self.top.threshold().min(self.most);
         for (slot, score) in slots.zip(scores) {
-            let mut key = match self.query.metric {
+            let mut key = match self.query.metric() {
                 Metric::L2 | Metric::L1 => score.to_f64(),
                 Metric::InnerProduct => -score.to_f64(),
                 Metric::Cosine => -score.to_f64() * block.inverse_norms[slot].to_f64(),
             };
             if !key.is_finite() {
-                key = key_of(self.query.metric, self.query.measure(block.vector(slot)));
+                key = key_of(self.query.metric(), self.query.measure(block.vector(slot)));
                 if !key.is_finite() {
                     continue;
                 }
@@ -356,6 +260,11 @@ impl<'a, T: Real> Running<'a, T> {
     }
 }
 
+/// How many candidates a scan keeps.
+fn kept(top_k: usize) -> usize {
+    top_k.saturating_add(SLACK.max(top_k / ROWS_PER_SLACK))
+}
+
 /// What the scan ranks by, from a distance.
 fn key_of(metric: Metric, distance: f64) -> f64 {
     match metric {
@@ -365,18 +274,19 @@ fn key_of(metric: Metric, distance: f64) -> f64 {
     }
 }
 
-/// The nearest rows by exact distance, from what `scan` keeps within a limit. It is called again
-/// where a row that it has not kept may be among them.
+/// The nearest rows by exact distance, of the `best` that a scan has kept. Where one that it has
+/// not kept may be among them, `again` gives all within a limit.
 fn complete<T: Real>(
     blocks: &[BlockView<'_, T>],
     query: &Query<T>,
-    mut scan: impl FnMut(Limit) -> Option<TopK>,
+    best: Option<TopK>,
+    again: impl FnOnce(Option<f64>) -> Option<TopK>,
 ) -> Vec<Hit> {
-    let (mut hits, limit) = settle(blocks, query, scan(Limit::best()));
-    if let Some(limit) = limit {
-        hits = settle(blocks, query, scan(limit)).0;
+    let (mut hits, limit) = settle(blocks, query, best);
+    if limit.is_some() {
+        hits = settle(blocks, query, again(limit)).0;
     }
-    hits.truncate(query.top_k);
+    hits.truncate(query.top_k());
     hits
 }
 
@@ -386,7 +296,7 @@ fn settle<T: Real>(
     blocks: &[BlockView<'_, T>],
     query: &Query<T>,
     top: Option<TopK>,
-) -> (Vec<Hit>, Option<Limit>) {
+) -> (Vec<Hit>, Option<f64>) {
     let Some(top) = top else {
         return (Vec::new(), None);
     };
@@ -399,16 +309,16 @@ fn settle<T: Real>(
         .map(|candidate| {
             let (block, slot) = candidate.position;
             let distance = query.measure(blocks[block as usize].vector(slot as usize));
-            rounding = rounding.max((candidate.key - key_of(query.metric, distance)).abs());
+            rounding = rounding.max((candidate.key - key_of(query.metric(), distance)).abs());
             Hit { row_id: candidate.row_id, distance }
         })
         .collect();
-    hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row_id.cmp(&b.row_id)));
+    hits.sort_unstable_by(Hit::compare);
     let last =
-        hits.get(query.top_k.saturating_sub(1)).map(|hit| key_of(query.metric, hit.distance));
+        hits.get(query.top_k().saturating_sub(1)).map(|hit| key_of(query.metric(), hit.distance));
     let limit = last.map(|last| last + ROUNDING_MARGIN * (rounding + last.abs() * f64::EPSILON));
     let limit = limit.filter(|limit| *limit >= least_left_out);
-    (hits, limit.map(|key| Limit { key, all: true }))
+    (hits, limit)
 }
 
 #[cfg(test)]

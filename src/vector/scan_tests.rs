@@ -1,6 +1,6 @@
 use super::super::RowMeta;
 use super::*;
-use crate::vector::Block;
+use crate::vector::{Block, distance};
 
 fn views<T: Real>(blocks: &[Block<T>]) -> Vec<BlockView<'_, T>> {
     blocks.iter().map(Block::view).collect()
