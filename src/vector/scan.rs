@@ -128,10 +128,9 @@ fn scan_blocks<T: Real>(
     scope: &Scope<'_>,
     limit: Option<f64>,
 ) -> Vec<TopK> {
-    let rows: usize = blocks.iter().map(BlockView::len).sum();
     let stride = blocks.first().map_or(1, |block| block.stride);
     let mut running: Vec<Running<'_, T>> =
-        queries.iter().map(|query| Running::new(query, stride, rows, limit)).collect();
+        queries.iter().map(|query| Running::new(query, stride, limit)).collect();
     let tile = match queries.len() {
         1 => BLOCK_ROWS,
         _ => (TILE_BYTES / (stride * size_of::<T>())).clamp(1, BLOCK_ROWS),
@@ -204,8 +203,8 @@ struct Running<'a, T> {
 }
 
 impl<'a, T: Real> Running<'a, T> {
-    fn new(query: &'a Query<T>, stride: usize, rows: usize, limit: Option<f64>) -> Self {
-        let kept = if limit.is_none() { kept(query.top_k()).min(rows) } else { rows };
+    fn new(query: &'a Query<T>, stride: usize, limit: Option<f64>) -> Self {
+        let kept = if limit.is_none() { kept(query.top_k()) } else { usize::MAX };
         let kernels = T::kernels();
         Self {
             query,

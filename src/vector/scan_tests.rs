@@ -97,7 +97,10 @@ fn several_threads_give_the_same_answer() {
     let vectors: Vec<Vec<f64>> = (0..70_000u32)
         .map(|row| (0..128u32).map(|i| f64::from((row * 31 + i * 17) % 97) - 48.0).collect())
         .collect();
-    agrees::<f32>(&vectors, &vectors[777].clone(), 10, 2);
+    // More than a thread has rows, too.
+    for k in [10, 60_000] {
+        agrees::<f32>(&vectors, &vectors[777].clone(), k, 2);
+    }
 }
 
 #[test]
