@@ -45,6 +45,8 @@ pub use staging::{Staged, Staging};
 use crate::error::is_shortage;
 
 #[cfg(test)]
+mod build_tests;
+#[cfg(test)]
 mod lies;
 #[cfg(test)]
 mod odd_vectors_tests;

@@ -3,10 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
 use super::*;
-use crate::parallel;
 use crate::schema::Element;
 use crate::vector::{Hit, Metric, Query, Real, RowMeta, RowSet, Scope, SplitMix64, scan};
 
@@ -28,7 +26,7 @@ fn key_of(row_id: i64) -> String {
     "k".repeat(row_id.rem_euclid(9) as usize) + &row_id.to_string()
 }
 
-fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
+pub(super) fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -44,7 +42,7 @@ fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
     staging.finish().unwrap()
 }
 
-fn options(folder: &Path, metric: Metric, lists: Option<usize>) -> BuildOptions {
+pub(super) fn options(folder: &Path, metric: Metric, lists: Option<usize>) -> BuildOptions {
     BuildOptions {
         folder: folder.to_owned(),
         database: folder.to_owned(),
@@ -372,31 +370,4 @@ fn a_search_notices_the_damage_that_it_meets() {
     let damage =
         set.search(&[query(&vectors[0], Metric::L2, 5)], &how(Scope::default())).unwrap_err();
     assert!(damage.to_string().contains("checksum"), "{damage}");
-}
-
-/// Says stop once it was asked so often.
-struct AfterCalls(AtomicI32);
-
-impl parallel::Cancel for AfterCalls {
-    fn is_set(&self) -> bool {
-        self.0.fetch_sub(1, SeqCst) <= 0
-    }
-}
-
-#[test]
-fn a_build_that_is_cancelled_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let staged = stage::<f32>(folder.path(), &plain(clustered(3000, 16, 29)));
-    for tries in 0.. {
-        let cancel = Arc::new(AfterCalls(AtomicI32::new(tries * tries)));
-        let options = options(folder.path(), Metric::L2, Some(30));
-        let built = parallel::with_cancel(cancel, || build(&staged, &options)).unwrap();
-        if built.is_some() {
-            assert!(tries > 3);
-            break;
-        }
-        let names: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["staging"]);
-    }
 }
