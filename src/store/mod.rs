@@ -102,8 +102,9 @@ pub use segments::{IndexId, IndexState, SegmentEntry};
 pub use sql::{SqlLimits, SqlValue};
 pub use text_search::{WeightedPhrase, text_expression};
 pub use unfilled::StaleValues;
+pub use validate::RowWrite;
 pub use vectors::StoredVector;
-pub use write::{Conflict, Given, RowWrite, RowWriter, WriteCounts, WriteOptions};
+pub use write::{Conflict, Given, RowWriter, WriteCounts, WriteOptions};
 
 /// The database's clock: microseconds since 1970-01-01 UTC.
 pub type Micros = i64;

@@ -1,10 +1,21 @@
 //! What a row may hold, checked before it is written: one bad value would spoil every answer that
 //! has it.
 
-use super::write::RowWrite;
+use super::Micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{DecodedKey, Number, Val, check};
 use crate::schema::{Column, ValueKind};
+
+/// A row as Feast hands it over, its values aside.
+#[derive(Debug)]
+pub struct RowWrite<'a> {
+    /// The serialized `EntityKey` message.
+    pub entity_key: &'a [u8],
+    /// Event timestamp.
+    pub event: Micros,
+    /// Created timestamp.
+    pub created: Option<Micros>,
+}
 
 /// Refuses times that Python does not have, among a row's own and in its key.
 pub(super) fn check_row(row: &RowWrite<'_>, key: &DecodedKey) -> Result<()> {

@@ -9,7 +9,7 @@ use super::cell::{self, Cell};
 use super::connections::WriteTxn;
 use super::statements::Statements;
 use super::states::{CellState, CellStates};
-use super::validate::{check_cell, check_number, check_row};
+use super::validate::{RowWrite, check_cell, check_number, check_row};
 use crate::error::Result;
 use crate::proto::{self, DecodedKey, Number, Val};
 use crate::schema::{DUMMY_JOIN_KEY, FeatureSpec, JoinKeySpec, TableSchema, ValueKind, ViewSpec};
@@ -35,17 +35,6 @@ pub struct WriteOptions {
     pub expires_at: Option<Micros>,
     /// The number of the first row, for messages: rows before it may have been written already.
     pub first_row: u64,
-}
-
-/// A row as Feast hands it over, its values aside.
-#[derive(Debug)]
-pub struct RowWrite<'a> {
-    /// The serialized `EntityKey` message.
-    pub entity_key: &'a [u8],
-    /// Event timestamp.
-    pub event: Micros,
-    /// Created timestamp.
-    pub created: Option<Micros>,
 }
 
 /// A feature's value as it is handed over.
