@@ -114,13 +114,16 @@ def query_texts(
     if not several:  # A string is a sequence of strings.
         message = f"feature view '{table.name}': the text to search for has to be a string"
         raise InvalidInputError(message, "invalid_argument")
-    for text in [texts] if isinstance(texts, str) else texts:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            message = (
-                f"feature view '{table.name}': the text to search for is not Unicode text: it "
-                f"holds half a surrogate pair: {text[:100]!a}"
-            )
-            raise InvalidInputError(message, "invalid_argument")
+    queries = [texts] if isinstance(texts, str) else list(texts)
+    try:
+        "".join(queries).encode()
+    except UnicodeEncodeError as cause:
+        near = cause.object[max(0, cause.start - 50) : cause.start + 50]
+        message = (
+            f"feature view '{table.name}': the text to search for is not Unicode text: it holds "
+            f"half a surrogate pair: {near!a}"
+        )
+        raise InvalidInputError(message, "invalid_argument") from None
     if config.online_store.text_search_enabled and not views.text_features(config, table):
         strings = [field.name for field in table.features if field.dtype == String]
         reason = (
@@ -130,15 +133,13 @@ def query_texts(
         )
         message = f"feature view '{table.name}' has no texts to search: {reason}"
         raise InvalidInputError(message, "text_search_off")
-    if isinstance(texts, str):
-        return [texts]
-    if len(texts) > MOST_QUERIES:
+    if len(queries) > MOST_QUERIES:
         message = (
-            f"feature view '{table.name}': {len(texts)} query texts, and the most in one call is "
+            f"feature view '{table.name}': {len(queries)} query texts, and the most in one call is "
             f"{MOST_QUERIES}; search for them in several calls"
         )
         raise InvalidInputError(message, "invalid_query")
-    return list(texts)
+    return queries
 
 
 def positive(value: int, name: str = "top_k") -> int:
