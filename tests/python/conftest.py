@@ -2,6 +2,7 @@
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -31,6 +32,9 @@ _DEBUG_BUILD = "ignore:feast_vector was built without optimi:RuntimeWarning"
 os.environ["PYTHONWARNINGS"] = ",".join(
     filter(None, (os.environ.get("PYTHONWARNINGS"), _DEBUG_BUILD))
 )
+
+# Started in the background of a shell, Python leaves Ctrl-C ignored, and tests wait for it for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
