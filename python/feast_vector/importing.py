@@ -22,6 +22,7 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
 from feast_vector import _stream
+from feast_vector import times as _times
 from feast_vector import views as _views
 from feast_vector._feast_keys import key_message
 from feast_vector.errors import InvalidInputError, NotFoundError, StorageError
@@ -335,9 +336,9 @@ def _micros(stored: str | None) -> int | None:
         return None
     try:
         naive = datetime.fromtimestamp(int(stored))  # noqa: DTZ006
+        aware = naive.replace(tzinfo=timezone.utc)
     except ValueError:
-        naive = datetime.fromisoformat(stored)
-    aware = naive if naive.tzinfo else naive.replace(tzinfo=timezone.utc)
+        aware = _times.from_text(stored)
     return (aware - _EPOCH) // timedelta(microseconds=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 
 import numpy as np
@@ -17,6 +18,8 @@ _SECONDS_PER_DAY = 86_400
 # The years 1 to 9999, which Python has.
 _FIRST_SECOND = -62_135_596_800
 _LAST_SECOND = 253_402_300_799
+
+_FRACTION = re.compile(r"[.,](\d+)")
 
 _FINER = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
@@ -119,15 +122,27 @@ def _parsed(column: pa.Array, *, is_text: bool, first_row: int) -> pa.Array:
     return times.cast(pa.int64())
 
 
+def from_text(text: str) -> datetime:
+    """The time of a text of ISO 8601, in UTC if it has no offset, cut to microseconds.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    # Python 3.10 takes three or six digits of a second and no Z.
+    text = text.strip().replace("Z", "+00:00")
+    text = _FRACTION.sub(lambda digits: f".{digits[1][:6]:0<6}", text)
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
 def _time(text: object, row: int) -> datetime | None:
     if text is None:
         return None
     try:
-        time = datetime.fromisoformat(str(text).strip().replace("Z", "+00:00"))
+        return from_text(str(text))
     except ValueError:
         message = f"row {row}: {text!r} is not a time; write it as '2026-01-31T12:00:00Z'"
         raise ValueError(message) from None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def _check(ticks: pa.Array, per_second: int, first_row: int) -> None:

@@ -334,6 +334,11 @@ def test_rows_are_counted_over_batches(view):
         (pa.array(["2024-01-01T09:00:00+09:00"]), DAY),
         (pa.array(["2024-01-01"]).dictionary_encode(), DAY),
         (pa.array(["9999-12-31T00:00:00Z"]), dt.datetime(9999, 12, 31, tzinfo=UTC)),
+        (pa.array(["2026-03-01 12:00:00.25"]), dt.datetime(2026, 3, 1, 12, 0, 0, 250_000, UTC)),
+        (
+            pa.array(["2026-03-01T12:00:00.123456789+01:00"]),
+            dt.datetime(2026, 3, 1, 11, 0, 0, 123_456, UTC),
+        ),
         *[
             (pa.array([DAY], pa.timestamp(unit, zone)), DAY)
             for unit in ("s", "ms", "us", "ns")
