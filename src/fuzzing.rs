@@ -3,6 +3,7 @@
 //!
 //! A target fails by panicking: on a broken promise, such as a value that does not come back.
 
+use crate::limits::Limits;
 use crate::query::{Condition, Filter, Literal, Operator};
 use crate::schema::{Column, JoinKey, TableSchema, ViewId};
 use crate::store::fuzzing as store;
@@ -52,7 +53,7 @@ pub fn filters(data: &[u8]) {
             _ => compare(&mut bytes),
         });
     }
-    if let Ok(filter) = Filter::new(conditions) {
+    if let Ok(filter) = Filter::new(conditions, &Limits::default()) {
         let _ = filter.resolve(&table());
     }
 }
@@ -112,7 +113,7 @@ pub fn texts(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for mode in ["any", "all", "phrase", "prefix"] {
         let mode = TextMatch::parse(mode).expect("a mode's name");
-        if let Ok(phrases) = phrases(&text, mode) {
+        if let Ok(phrases) = phrases(&text, mode, &Limits::default()) {
             store::found_by(&indexable(&text), &phrases);
         }
     }

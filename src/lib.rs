@@ -12,6 +12,7 @@
 //! * [`schema`] and [`proto`]: column kinds, table layouts, and Feast's wire messages; pure;
 //! * `fs`: files and folders that somebody else may have tampered with;
 //! * [`parallel`]: threads, and how work under way is told to stop;
+//! * [`limits`]: how much one call may ask for;
 //! * [`error`]: what can go wrong, by what a caller would do about it.
 //!
 //! The Python extension module (`feast_vector._core`) is behind the cargo feature `python`.
@@ -28,6 +29,7 @@ mod fs;
 )]
 pub mod fuzzing;
 pub mod index;
+pub mod limits;
 pub mod parallel;
 pub mod proto;
 pub mod query;

@@ -17,21 +17,10 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use self::fold::folded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Limits, exceeded};
 
 /// Grows whenever the same text gives other words: an index of another version is filled again.
 pub const WORDS_VERSION: i64 = 2;
-
-/// The longest query text, in bytes.
-pub const MAX_QUERY_BYTES: usize = 64 << 10;
-
-/// The most different phrases that one query looks for; those further on are passed over.
-pub const MAX_PHRASES: usize = 256;
-
-/// The most words of a query that is one phrase.
-pub const MAX_PHRASE_WORDS: usize = 256;
-
-/// Words that are joined by punctuation are looked for side by side, so many at a time.
-const MAX_JOINED_WORDS: usize = 32;
 
 /// What of a query a text has to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,32 +83,28 @@ pub fn indexable(text: &str) -> String {
     out
 }
 
-/// What to look for; empty where the query has no words.
+/// What to look for; empty where the query has no words. Where any word will do, those beyond the
+/// limit are passed over.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidQuery`] for a query of more than [`MAX_QUERY_BYTES`], or for a phrase of more
-/// than [`MAX_PHRASE_WORDS`].
-pub fn phrases(query: &str, mode: TextMatch) -> Result<Vec<Phrase>> {
-    if query.len() > MAX_QUERY_BYTES {
-        let message = format!(
-            "the query text has {} bytes, and the most that is searched for is {MAX_QUERY_BYTES}; \
-             search for fewer words",
-            query.len()
-        );
-        return Err(Error::new(ErrorKind::InvalidQuery, message));
+/// [`ErrorKind::InvalidQuery`] for a query beyond the limits.
+pub fn phrases(query: &str, mode: TextMatch, limits: &Limits) -> Result<Vec<Phrase>> {
+    let invalid = |found: String, option, most, advice| {
+        Err(exceeded(ErrorKind::InvalidQuery, found, option, most, advice))
+    };
+    if query.len() > limits.query_bytes {
+        let found = format!("the query text has {} bytes", query.len());
+        return invalid(found, "query_bytes", limits.query_bytes, "search for fewer words");
     }
     let query = folded(query);
     let words = words(&query);
     let owned = |words: &[Word<'_>]| words.iter().map(|word| word.text.to_owned()).collect();
     let mut found: Vec<Vec<String>> = Vec::new();
     if mode == TextMatch::Phrase {
-        if words.len() > MAX_PHRASE_WORDS {
-            let message = format!(
-                "the phrase has {} words, and the most is {MAX_PHRASE_WORDS}; search for a shorter \
-                 one, or for 'all' of its words",
-                words.len()
-            );
-            return Err(Error::new(ErrorKind::InvalidQuery, message));
+        if words.len() > limits.phrase_words {
+            let found = format!("the phrase has {} words", words.len());
+            let advice = "search for a shorter one, or for 'all' of its words";
+            return invalid(found, "phrase_words", limits.phrase_words, advice);
         }
         found.extend((!words.is_empty()).then(|| owned(&words)));
     } else {
@@ -128,23 +113,27 @@ pub fn phrases(query: &str, mode: TextMatch) -> Result<Vec<Phrase>> {
                 found.extend(run.windows(2).map(owned));
             } else {
                 // Each piece begins with the last word of the one before it.
-                let pieces = (0..run.len().max(2) - 1).step_by(MAX_JOINED_WORDS - 1);
-                found
-                    .extend(pieces.map(|start| {
-                        owned(&run[start..(start + MAX_JOINED_WORDS).min(run.len())])
-                    }));
+                let most = limits.joined_words.max(2);
+                let pieces = (0..run.len().max(2) - 1).step_by(most - 1);
+                found.extend(pieces.map(|start| owned(&run[start..(start + most).min(run.len())])));
             }
         }
     }
     let last = found.len().checked_sub(1).filter(|_| mode == TextMatch::Prefix);
     let mut seen = HashSet::new();
-    Ok(found
+    let mut phrases: Vec<Phrase> = found
         .into_iter()
         .enumerate()
         .map(|(at, words)| Phrase { words, is_prefix: Some(at) == last })
         .filter(|phrase| seen.insert(phrase.clone()))
-        .take(MAX_PHRASES)
-        .collect())
+        .collect();
+    if phrases.len() > limits.query_words && mode != TextMatch::Any {
+        let found = format!("the query text has {} different words", phrases.len());
+        let advice = "search for fewer of them, or for 'any' of them";
+        return invalid(found, "query_words", limits.query_words, advice);
+    }
+    phrases.truncate(limits.query_words);
+    Ok(phrases)
 }
 
 fn words(text: &str) -> Vec<Word<'_>> {
@@ -247,7 +236,7 @@ mod tests {
     fn looked_for(query: &str, mode: TextMatch) -> Vec<String> {
         let show =
             |p: Phrase| format!("{}{}", p.words.join(" "), if p.is_prefix { "*" } else { "" });
-        phrases(query, mode).unwrap().into_iter().map(show).collect()
+        phrases(query, mode, &Limits::default()).unwrap().into_iter().map(show).collect()
     }
 
     #[test]
@@ -286,26 +275,51 @@ mod tests {
             assert!(looked_for("\"' (*) ^", mode).is_empty());
         }
         let many: Vec<String> = (0..5000).map(|i| format!("w{i}")).collect();
-        assert_eq!(looked_for(&many.join(" "), Any).len(), MAX_PHRASES);
+        assert_eq!(looked_for(&many.join(" "), Any).len(), 256);
     }
 
     #[test]
     fn no_query_is_a_bomb() {
-        use TextMatch::{Any, Phrase};
+        use TextMatch::{All, Any, Phrase, Prefix};
+        let phrases = |query: &str, mode| phrases(query, mode, &Limits::default());
         let joined: Vec<String> = (0..70).map(|i| format!("w{i}")).collect();
         let found = phrases(&joined.join("-"), Any).unwrap();
         let ends: Vec<_> = found.iter().map(|p| (p.words.len(), p.words[0].as_str())).collect();
         assert_eq!(ends, [(32, "w0"), (32, "w31"), (8, "w62")]);
         let same = phrases(&"red-".repeat(10_000), Any).unwrap();
         assert!(same.len() <= 2 && same.iter().all(|phrase| phrase.words.len() <= 32));
-        for (query, mode, limit) in
-            [("x ".repeat(MAX_QUERY_BYTES), Any, "65536"), ("x ".repeat(257), Phrase, "256")]
-        {
+        let many: Vec<String> = (0..300).map(|i| format!("w{i}")).collect();
+        let many = many.join(" ");
+        for (query, mode, said) in [
+            ("x ".repeat(1 << 16), Any, ["131072 bytes", "65536 (`limits.query_bytes`"]),
+            ("x ".repeat(257), Phrase, ["257 words", "256 (`limits.phrase_words`"]),
+            (many.clone(), All, ["300 different words", "256 (`limits.query_words`"]),
+            (many.clone(), Prefix, ["300 different words", "256 (`limits.query_words`"]),
+        ] {
             let error = phrases(&query, mode).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidQuery);
-            assert!(error.message().contains(limit), "{error}");
+            assert!(said.iter().all(|part| error.message().contains(part)), "{error}");
         }
         assert!(phrases(&"x ".repeat(256), Phrase).is_ok());
+        assert_eq!(phrases(&many, Any).unwrap().len(), 256);
+    }
+
+    #[test]
+    fn limits_of_queries_are_the_callers() {
+        use TextMatch::{All, Any, Phrase};
+        let limits = Limits {
+            query_bytes: 12,
+            query_words: 2,
+            phrase_words: 3,
+            joined_words: 2,
+            ..Limits::default()
+        };
+        let count = |query, mode| super::phrases(query, mode, &limits).map(|found| found.len());
+        assert_eq!(count("a b c", Any), Ok(2));
+        assert_eq!(count("a-b-c", Any), Ok(2));
+        assert!(count("a b c", All).is_err() && count("a b", All).is_ok());
+        assert!(count("a b c", Phrase).is_ok() && count("a b c d", Phrase).is_err());
+        assert!(count("abcdefghijkl", Any).is_ok() && count("abcdefghijklm", Any).is_err());
     }
 
     proptest::proptest! {

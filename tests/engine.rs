@@ -43,7 +43,7 @@ fn view() -> ViewSpec {
 }
 
 fn engine_at(path: &Path, search_threads: usize) -> Engine {
-    let options = EngineOptions { search_threads, builds_indexes: false };
+    let options = EngineOptions { search_threads, ..EngineOptions::default() };
     Engine::new(StoreOptions::new(path), options)
 }
 

@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "backup",
     "compact",
+    "default_limits",
     "encode_entity_key",
     "error_kinds",
     "normalize_metric",
@@ -98,6 +99,8 @@ class Engine:
         builds_indexes: Whether vector indexes are built in the background.
         file_mode: Permissions of a database that is created. Unset: private to its owner, or the
             group's too in a folder that a group shares.
+        limits: How much one call may ask for, as in :func:`default_limits`, which holds if they are
+            not given; all of them, each a whole number.
 
     All methods raise :class:`feast_vector.errors.FeastVectorError`.
     """
@@ -111,6 +114,7 @@ class Engine:
         search_threads: int = 0,
         builds_indexes: bool = True,
         file_mode: int | None = None,
+        limits: dict[str, int] | None = None,
     ) -> Engine: ...
     def apply(
         self,
@@ -302,6 +306,9 @@ class Engine:
 
 def error_kinds() -> dict[str, str]:
     """Every error kind with the name of its exception class."""
+
+def default_limits() -> dict[str, int]:
+    """How much one call may ask for, where an engine is opened without limits."""
 
 def encode_entity_key(message: bytes) -> bytes:
     """Serialize an ``EntityKey`` message as Feast's serialization version 3 does."""

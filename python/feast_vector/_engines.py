@@ -37,6 +37,7 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         builds_indexes=config.index_builds == "background",
         # Validated by the configuration, which holds it as a number.
         file_mode=cast("int | None", getattr(config, "file_mode", None)),
+        limits=config.limits.of_core(),
     )
     _live.add(engine)
     if not engine.holds_locks():

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from feast_vector.config import VectorOnlineStoreConfig
 
 
-MOST_QUERIES = 100_000
-"""The most queries of one call."""
-
-
 def vector_field(table: FeatureView) -> Any:  # noqa: ANN401
     """The one field that Feast searches."""
     fields = [field for field in table.features if field.vector_index]
@@ -76,12 +72,6 @@ def query_vectors(
     if vectors.ndim == 1:
         return vectors[np.newaxis], False
     if vectors.ndim == 2 and many:  # noqa: PLR2004
-        if len(vectors) > MOST_QUERIES:
-            message = (
-                f"{place}: {len(vectors)} queries, and the most in one call is {MOST_QUERIES}; "
-                "search for them in several calls"
-            )
-            raise InvalidInputError(message, "invalid_query")
         return vectors, True
     message = (
         f"{place}: the query vector has the shape {vectors.shape}; it has to have one dimension"
@@ -133,12 +123,6 @@ def query_texts(
         )
         message = f"feature view '{table.name}' has no texts to search: {reason}"
         raise InvalidInputError(message, "text_search_off")
-    if len(queries) > MOST_QUERIES:
-        message = (
-            f"feature view '{table.name}': {len(queries)} query texts, and the most in one call is "
-            f"{MOST_QUERIES}; search for them in several calls"
-        )
-        raise InvalidInputError(message, "invalid_query")
     return queries
 
 

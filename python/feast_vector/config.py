@@ -19,6 +19,7 @@ from pydantic import (
 
 from feast_vector import _core, views
 from feast_vector.foreign_options import translated
+from feast_vector.limits import Limits
 
 
 class VectorOnlineStoreConfig(FeastConfigBaseModel):
@@ -84,6 +85,9 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
 
     max_top_k: int = Field(default=16_384, ge=1)
     """The most rows that one of Feast's searches answers; more are an error."""
+
+    limits: Limits = Limits()
+    """How much one call may ask for."""
 
     enable_openai_compatible_store: StrictBool | None = None
     """Accepted, because Feast's stores have it; filters and OpenAI's search work either way."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import reprlib
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from feast_vector.errors import InvalidInputError
+from feast_vector.limits import Limits
 
 if TYPE_CHECKING:
     from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -31,15 +33,17 @@ Condition: TypeAlias = "tuple[str, str, list[Literal]] | tuple[str, int]"
 _COMBINATIONS = ("and", "or")
 _FOR_SEVERAL = ("in", "nin", "any_of")
 _LONGEST = 2**63
+_DEFAULTS = Limits()
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-def conditions(filters: FilterLike) -> list[Condition]:
-    """The filter in postfix order.
+def conditions(filters: FilterLike, limits: Limits = _DEFAULTS) -> list[Condition]:
+    """The filter in postfix order, unless it compares with more values than the limit.
 
     ``(type, key, values)``, ``("and" or "or", count)`` and ``("not", 1)``.
     """
     found: list[Condition] = []
+    compared = 0
     pending: list[tuple[Any, bool]] = [(filters, False)]
     while pending:  # No recursion: filters may nest deeper than Python does.
         node, is_done = pending.pop()
@@ -52,19 +56,43 @@ def conditions(filters: FilterLike) -> list[Condition]:
                 pending.append((_part(node, "filter"), False))
             continue
         if kind not in _COMBINATIONS:
-            key = _part(node, "key")
-            found.append((str(kind), str(key), _values(kind, key, _part(node, "value"))))
+            key, value = _part(node, "key"), _part(node, "value")
+            compared += max(1, len(value)) if kind in _FOR_SEVERAL and _is_several(value) else 1
+            if compared > limits.filter_values:
+                raise _too_many(compared, limits)
+            found.append((str(kind), str(key), _values(kind, key, value)))
             continue
         parts = _part(node, "filters")
         if not isinstance(parts, list | tuple):
-            message = f"an '{kind}' needs a list of filters, and {parts!r} is none"
+            message = f"an '{kind}' needs a list of filters, and {_shown(parts)} is none"
             raise InvalidInputError(message, "invalid_filter")
         if is_done:
             found.append((kind, len(parts)))
+        elif len(parts) > limits.filter_values:
+            raise _too_many(len(parts), limits)
         else:
             pending.append((node, True))
             pending.extend((part, False) for part in reversed(parts))
     return found
+
+
+def _too_many(compared: int, limits: Limits) -> InvalidInputError:
+    message = (
+        f"the filter compares with at least {compared} values, and the most is "
+        f"{limits.filter_values} (`limits.filter_values` in the online_store section of "
+        "feature_store.yaml); keep what these rows have in common in a feature and filter on that, "
+        "or raise the limit"
+    )
+    return InvalidInputError(message, "invalid_filter")
+
+
+def _shown(value: object) -> str:
+    """The value for an error: whoever passed it may have passed a lot."""
+    return reprlib.repr(value)
+
+
+def _is_several(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
 
 
 def _part(node: Any, name: str) -> Any:  # noqa: ANN401
@@ -76,16 +104,18 @@ def _part(node: Any, name: str) -> Any:  # noqa: ANN401
     message = (
         "a filter is a ComparisonFilter, a CompoundFilter or a dict with type, key and value "
         "('and' and 'or' have filters instead, 'not' has a filter); "
-        f"{node!r} has no '{name}'"
+        f"{_shown(node)} has no '{name}'"
     )
     raise InvalidInputError(message, "invalid_filter")
 
 
 def _values(kind: str, key: str, value: Any) -> list[Literal]:  # noqa: ANN401
-    is_several = isinstance(value, list | tuple | set | frozenset | np.ndarray)
+    is_several = _is_several(value)
     if kind in _FOR_SEVERAL:
         if not is_several:
-            message = f"filter on '{key}': '{kind}' needs a list of values, and {value!r} is none"
+            message = (
+                f"filter on '{key}': '{kind}' needs a list of values, and {_shown(value)} is none"
+            )
             raise InvalidInputError(message, "invalid_filter")
         return [_literal(item, key) for item in value]
     if is_several:

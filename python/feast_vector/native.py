@@ -175,7 +175,7 @@ class VectorView:
             rrf_k=online.rrf_k if rrf_k is None else rrf_k,
             vector_weight=vector_weight,
             text_weight=text_weight,
-            filter=None if filters is None else conditions(filters),
+            filter=None if filters is None else conditions(filters, online.limits),
             not_before=None if past_ttl else views.not_before(self._table),
             features=self._chosen(features, searched.get("feature")),
             exact=exact,
@@ -267,7 +267,8 @@ class VectorView:
 
     def count(self, filters: FilterLike | None = None) -> int:
         """How many rows there are, or pass the filter; rows past the view's ttl among them."""
-        passing = None if filters is None else conditions(filters)
+        limits = self._config.online_store.limits
+        passing = None if filters is None else conditions(filters, limits)
         return self._engine.count(self._declaration, passing)
 
     def optimize(self, feature: str | None = None) -> dict[str, Any]:

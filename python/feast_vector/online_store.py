@@ -231,7 +231,7 @@ class VectorOnlineStore(ColumnReads):
             rrf_k=online.rrf_k,
             vector_weight=online.vector_weight,
             text_weight=online.text_weight,
-            filter=None if filters is None else conditions(filters),
+            filter=None if filters is None else conditions(filters, online.limits),
             not_before=views.not_before(table) if online.enforce_ttl else None,
             features=features,
             **by_vector,
@@ -310,6 +310,7 @@ class VectorOnlineStore(ColumnReads):
             online.search_threads,
             online.index_builds,
             online.file_mode,
+            online.limits,
         )
         engine = self._engines.get(key)
         if engine is None:

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::request::SearchRequest;
 use super::texts::TextCaches;
 use super::vectors::Followed;
+use crate::limits::Limits;
 use crate::schema::Column;
 use crate::store::{Micros, Snapshot, TableState};
 use crate::vector::{RowSet, Scope};
@@ -18,6 +19,7 @@ pub(super) struct Moment<'a, 'r, 's> {
     pub(super) vectors: Option<(&'a Column, Followed)>,
     pub(super) passing: Option<Arc<RowSet>>,
     pub(super) texts: &'a TextCaches,
+    pub(super) limits: &'a Limits,
     /// Rows that turned out not to be there.
     pub(super) gone: &'a HashSet<i64>,
     pub(super) now: Micros,

@@ -14,7 +14,7 @@ use crate::store::Conflict;
 use crate::vector::Metric;
 
 pub(super) fn engine(folder: &tempfile::TempDir) -> Engine {
-    let options = EngineOptions { search_threads: 1, builds_indexes: false };
+    let options = EngineOptions { search_threads: 1, ..EngineOptions::default() };
     Engine::new(StoreOptions::new(folder.path().join("online.db")), options)
 }
 

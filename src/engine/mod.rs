@@ -41,6 +41,7 @@ use arrow::datatypes::{Field, Schema};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
 use crate::parallel;
 use crate::schema::{ViewId, ViewSpec};
 pub use crate::store::Progress;
@@ -79,13 +80,15 @@ pub struct Engine {
     options: EngineOptions,
 }
 
-/// How an engine uses its machine.
+/// How an engine uses its machine, and how much it is asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EngineOptions {
     /// The most threads that one search uses; 0 means as many as there are cores.
     pub search_threads: usize,
     /// Whether vector indexes are built in the background; otherwise by [`Engine::optimize`] alone.
     pub builds_indexes: bool,
+    /// How much one call may ask for.
+    pub limits: Limits,
 }
 
 impl Engine {
@@ -103,6 +106,11 @@ impl Engine {
             gate: Gate::new(),
             options,
         }
+    }
+
+    /// How much one call may ask for.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
     }
 
     /// Makes the project's tables what the views say, and drops those of `dropped` views in every

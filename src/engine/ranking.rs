@@ -7,8 +7,9 @@ use serde_json::{Value as Json, json};
 use super::answer::Found;
 use super::context::Moment;
 use super::request::{TextQuery, VectorQuery};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::index::{How, Reach, Strategy};
+use crate::limits::exceeded;
 use crate::query::reciprocal_rank;
 use crate::schema::Column;
 use crate::vector::{Hit, Metric};
@@ -60,6 +61,33 @@ impl Moment<'_, '_, '_> {
             });
         }
         outline
+    }
+
+    /// Whether the rows that may be found are no more than one call ranks. However deep a search is
+    /// asked for, it is no deeper than the table.
+    pub(super) fn check_rows(&self) -> Result<()> {
+        let (request, most) = (self.request, self.limits.rows);
+        let queries = request.queries();
+        if self.depth().saturating_mul(queries) <= most {
+            return Ok(());
+        }
+        let there_are = match (&self.passing, &self.vectors, request.texts) {
+            (Some(passing), _, _) => passing.len(),
+            (None, Some((_, followed)), None) => followed.vectors.len(),
+            _ => self.snapshot.count(&self.table.schema)? as usize,
+        };
+        let rows = self.depth().min(there_are).saturating_mul(queries);
+        if rows <= most {
+            return Ok(());
+        }
+        let found = format_args!(
+            "the search ranks {rows} rows: `top_k` and `offset` together are {}, of {there_are} \
+             rows, for each of {queries} queries",
+            self.depth()
+        );
+        let advice = "ask for fewer rows, or for fewer queries at a time";
+        let error = exceeded(ErrorKind::InvalidArgument, found, "rows", most, advice);
+        Err(error.at(&request.view.id))
     }
 
     fn depth(&self) -> usize {

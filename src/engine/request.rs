@@ -3,6 +3,7 @@
 use ndarray::ArrayView2;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Limits, exceeded};
 use crate::query::{Filter, Fusion};
 use crate::schema::ViewSpec;
 use crate::store::Micros;
@@ -72,7 +73,15 @@ pub struct SearchRequest<'a> {
     pub form: Form,
 }
 
-pub(super) fn check(request: &SearchRequest<'_>) -> Result<()> {
+impl SearchRequest<'_> {
+    /// How many queries there are.
+    pub(super) fn queries(&self) -> usize {
+        let vectors = self.vectors.map_or(0, |vectors| vectors.queries.nrows());
+        self.texts.map_or(vectors, |texts| texts.queries.len())
+    }
+}
+
+pub(super) fn check(request: &SearchRequest<'_>, limits: &Limits) -> Result<()> {
     let invalid =
         |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message).at(&request.view.id));
     if request.top_k == 0 {
@@ -90,6 +99,13 @@ pub(super) fn check(request: &SearchRequest<'_>) -> Result<()> {
             texts.queries.len()
         );
         return invalid(&message);
+    }
+    let queries = request.queries();
+    if queries > limits.queries {
+        let advice = "search for them in several calls";
+        let found = format_args!("there are {queries} queries");
+        let error = exceeded(ErrorKind::InvalidQuery, found, "queries", limits.queries, advice);
+        return Err(error.at(&request.view.id));
     }
     if request.texts.is_some() && request.view.text_features.is_empty() {
         return Err(text_search_is_off(request.view));

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::query::Resolved;
 use crate::schema::{Column, Element, TableSchema, ViewSpec};
-use crate::store::TableState;
+use crate::store::{Snapshot, TableState};
 use crate::vector::RowSet;
 
 /// How often a search is tried whose index files turn out to be damaged or gone: the last time
@@ -69,7 +69,7 @@ impl Engine {
     /// does not find them, one by text does.
     pub fn search(&self, request: &SearchRequest<'_>) -> Result<SearchAnswer> {
         let _entered = self.gate.enter()?;
-        check(request)?;
+        check(request, self.limits())?;
         if request.texts.is_some() {
             self.ensure_text_index(request.view)?;
         }
@@ -204,19 +204,25 @@ impl Engine {
                 }
                 _ => None,
             };
-            let passing = if asks_first {
-                let mut row_ids = snapshot.row_ids(&table.schema)?;
-                if let Some(passing) = passing {
-                    row_ids.retain(|row_id| passing.contains(*row_id));
-                }
-                Some(Arc::new(RowSet::of(&row_ids)))
-            } else {
-                passing
+            let passing = match passing {
+                passing if !asks_first => passing,
+                passing => Some(those_there(snapshot, &table.schema, passing.as_deref())?),
             };
             let threads = self.threads_for_one_search();
-            let texts = &self.texts;
-            let moment =
-                Moment { request, snapshot, table, vectors, passing, texts, gone, now, threads };
+            let (texts, limits) = (&self.texts, self.limits());
+            let moment = Moment {
+                request,
+                snapshot,
+                table,
+                vectors,
+                passing,
+                texts,
+                limits,
+                gone,
+                now,
+                threads,
+            };
+            moment.check_rows()?;
             let ready = started.elapsed();
             let (found, mut explanation) = moment.find()?;
             parallel::check()?;
@@ -245,6 +251,19 @@ impl Engine {
             Ok(Attempt::Answer(SearchAnswer { rows, explanation }))
         })
     }
+}
+
+/// Those of the rows, or of all, that are in the table.
+fn those_there(
+    snapshot: &Snapshot<'_>,
+    schema: &TableSchema,
+    passing: Option<&RowSet>,
+) -> Result<Arc<RowSet>> {
+    let mut row_ids = snapshot.row_ids(schema)?;
+    if let Some(passing) = passing {
+        row_ids.retain(|row_id| passing.contains(*row_id));
+    }
+    Ok(Arc::new(RowSet::of(&row_ids)))
 }
 
 /// What rows have to pass, if that is anything. Vectors know when their rows expire and of what

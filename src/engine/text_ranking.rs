@@ -52,7 +52,8 @@ impl Moment<'_, '_, '_> {
                            found none; try again, or run `feast apply` and wait for it";
             return Err(Error::new(ErrorKind::Busy, message).at(&self.request.view.id));
         }
-        let phrases = phrases(text, texts.mode).map_err(|error| error.at(&self.request.view.id))?;
+        let phrases = phrases(text, texts.mode, self.limits)
+            .map_err(|error| error.at(&self.request.view.id))?;
         let Some(expression) = text_expression(&phrases, texts.mode) else {
             explain(None, &[], explanation);
             let matches = Arc::default();

@@ -15,10 +15,12 @@ use super::arrow::Batches;
 use super::call::{run, warn};
 use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
+use super::limits::PyLimits;
 use super::view::View;
 use crate::engine::{
     EngineOptions, ForkedEngine, Form, SearchRequest, TextQuery, VectorQuery, WriteRequest,
 };
+use crate::limits::Limits;
 use crate::parallel;
 use crate::query::Fusion;
 use crate::schema::{ViewId, ViewSpec};
@@ -42,7 +44,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (
         path, *, durability="full", busy_timeout=30.0, search_threads=0, builds_indexes=true,
-        file_mode=None
+        file_mode=None, limits=None
     ))]
     fn new(
         path: PathBuf,
@@ -51,6 +53,7 @@ impl Engine {
         search_threads: usize,
         builds_indexes: bool,
         file_mode: Option<u32>,
+        limits: Option<PyLimits>,
     ) -> PyResult<Self> {
         run("opening the online store", |_| {
             let durability = match durability {
@@ -67,7 +70,8 @@ impl Engine {
                 .map_err(|cause| PyValueError::new_err(format!("busy_timeout: {cause}")))?;
             let store =
                 StoreOptions { durability, busy_timeout, file_mode, ..StoreOptions::new(path) };
-            let options = EngineOptions { search_threads, builds_indexes };
+            let limits = limits.map_or_else(Limits::default, Limits::from);
+            let options = EngineOptions { search_threads, builds_indexes, limits };
             Ok(Self { engine: ForkedEngine::new(store, options) })
         })
     }
@@ -214,7 +218,8 @@ impl Engine {
         run("a search", |call| {
             let metric = Metric::parse(metric)?;
             let mode = TextMatch::parse(text_match)?;
-            let filter = filter.map(to_filter).transpose()?;
+            let filter =
+                filter.map(|filter| to_filter(filter, self.engine.limits())).transpose()?;
             let queries: Option<PyReadonlyArray2<'py, f64>> =
                 queries.map(|queries| queries.extract()).transpose()?;
             // Copied, because another thread may write to the array once the GIL is released.
@@ -304,7 +309,8 @@ impl Engine {
         filter: Option<Vec<PyCondition>>,
     ) -> PyResult<u64> {
         run("a count", |call| {
-            let filter = filter.map(to_filter).transpose()?;
+            let filter =
+                filter.map(|filter| to_filter(filter, self.engine.limits())).transpose()?;
             let count = call.detached(py, || self.engine.count(&view.spec, filter.as_ref()))?;
             warn(py, self.engine.take_notices());
             Ok(count)

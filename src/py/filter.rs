@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
 use crate::error::Result;
+use crate::limits::Limits;
 use crate::query::{Condition, Filter, Literal, Operator};
 use crate::store::SqlValue;
 
@@ -75,7 +76,7 @@ impl From<PySqlValue> for SqlValue {
     }
 }
 
-pub(super) fn to_filter(conditions: Vec<PyCondition>) -> Result<Filter> {
+pub(super) fn to_filter(conditions: Vec<PyCondition>, limits: &Limits) -> Result<Filter> {
     let conditions = conditions.into_iter().map(|condition| match condition {
         PyCondition::Compare(operator, key, values) => {
             let operator = Operator::parse(&operator)?;
@@ -92,5 +93,5 @@ pub(super) fn to_filter(conditions: Vec<PyCondition>) -> Result<Filter> {
         PyCondition::Combine(operator, _) if operator == "not" => Ok(Condition::Not),
         PyCondition::Combine(_, count) => Ok(Condition::And(count)),
     });
-    Filter::new(conditions.collect::<Result<_>>()?)
+    Filter::new(conditions.collect::<Result<_>>()?, limits)
 }

@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod features;
 mod filter;
+mod limits;
 mod maintenance;
 mod serialize;
 mod view;
@@ -28,6 +29,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;
     module.add_function(wrap_pyfunction!(engine::encode_entity_key, module)?)?;
     module.add_function(wrap_pyfunction!(engine::normalize_metric, module)?)?;
+    module.add_function(wrap_pyfunction!(limits::default_limits, module)?)?;
     module.add_function(wrap_pyfunction!(features::serialize_entities, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_values, module)?)?;
     module.add_function(wrap_pyfunction!(serialize::serialize_entity_keys, module)?)?;

@@ -1,6 +1,7 @@
 //! Filters as a caller states them.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Limits, exceeded};
 use crate::schema::TableSchema;
 
 use super::Resolved;
@@ -125,43 +126,53 @@ pub enum Condition {
     Not,
 }
 
-/// The most values that the conditions of a filter compare with, together.
-const MAX_VALUES: usize = 100_000;
-
 /// A filter of any depth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     conditions: Vec<Condition>,
+    /// The most conditions that may be left of it.
+    most_conditions: usize,
 }
 
 impl Filter {
     /// The filter of these conditions in postfix order.
-    pub fn new(conditions: Vec<Condition>) -> Result<Self> {
+    pub fn new(conditions: Vec<Condition>, limits: &Limits) -> Result<Self> {
         let (mut operands, mut compared) = (0usize, 0);
         for condition in &conditions {
             let taken = match condition {
                 Condition::Compare { values, .. } => {
-                    compared += values.len();
+                    compared += values.len().max(1);
                     0
                 }
-                Condition::And(count) | Condition::Or(count) => *count,
-                Condition::Not => 1,
+                Condition::And(count) | Condition::Or(count) => {
+                    compared += usize::from(*count <= 1);
+                    *count
+                }
+                Condition::Not => {
+                    compared += 1;
+                    1
+                }
             };
             operands = operands.checked_sub(taken).ok_or_else(malformed)? + 1;
         }
-        if compared > MAX_VALUES {
-            let message = format!(
-                "the filter compares with {compared} values, and the most is {MAX_VALUES}; keep what \
-                 these rows have in common in a feature, and filter on that"
-            );
-            return Err(Error::new(ErrorKind::InvalidFilter, message));
+        if compared > limits.filter_values {
+            return Err(exceeded(
+                ErrorKind::InvalidFilter,
+                format_args!("the filter compares with {compared} values"),
+                "filter_values",
+                limits.filter_values,
+                "keep what these rows have in common in a feature, and filter on that",
+            ));
         }
-        if operands == 1 { Ok(Self { conditions }) } else { Err(malformed()) }
+        if operands != 1 {
+            return Err(malformed());
+        }
+        Ok(Self { conditions, most_conditions: limits.filter_conditions })
     }
 
     /// What the filter means for a table.
     pub fn resolve(&self, schema: &TableSchema) -> Result<Resolved> {
-        Resolved::new(&self.conditions, schema)
+        Resolved::new(&self.conditions, schema, self.most_conditions)
     }
 }
 
@@ -180,13 +191,14 @@ mod tests {
             operator: Operator::Eq,
             values: vec![Literal::Integer(1)],
         };
-        assert!(Filter::new(vec![leaf()]).is_ok());
-        assert!(Filter::new(vec![leaf(), leaf(), Condition::And(2)]).is_ok());
-        assert!(Filter::new(vec![Condition::And(0)]).is_ok());
-        assert!(Filter::new(vec![leaf(), Condition::Not]).is_ok());
+        let filter = |conditions| Filter::new(conditions, &Limits::default());
+        assert!(filter(vec![leaf()]).is_ok());
+        assert!(filter(vec![leaf(), leaf(), Condition::And(2)]).is_ok());
+        assert!(filter(vec![Condition::And(0)]).is_ok());
+        assert!(filter(vec![leaf(), Condition::Not]).is_ok());
         let broken = [vec![], vec![leaf(), leaf()], vec![Condition::Or(1)], vec![Condition::Not]];
         for broken in broken {
-            assert_eq!(Filter::new(broken).unwrap_err().kind(), ErrorKind::InvalidFilter);
+            assert_eq!(filter(broken).unwrap_err().kind(), ErrorKind::InvalidFilter);
         }
     }
 }

@@ -6,9 +6,6 @@
 use super::test::{Among, Test};
 use crate::schema::Attribute;
 
-/// The most tests of a filter, after those that are one have been put together.
-pub(super) const MAX_CONDITIONS: usize = 1024;
-
 /// A step of a filter, which is evaluated in postfix order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
@@ -110,28 +107,51 @@ impl Node {
         }
     }
 
-    /// In postfix order. Recursive: [`MAX_CONDITIONS`] bounds the depth.
-    pub(super) fn append_to(self, steps: &mut Vec<Step>) {
-        let (nodes, step): (Vec<Self>, fn() -> Step) = match self {
-            Self::Everything => return steps.push(Step::Everything),
-            Self::Nothing => return steps.push(Step::Nothing),
-            Self::Test { attribute, test, is_for_lists } => {
-                return steps.push(Step::Test { attribute, test, is_for_lists });
-            }
-            Self::Null(attribute) => return steps.push(Step::Null(attribute)),
-            Self::Not(node) => {
-                node.append_to(steps);
-                return steps.push(Step::Not);
-            }
-            Self::All(nodes, _) => (nodes, || Step::And),
-            Self::Any(nodes, _) => (nodes, || Step::Or),
-        };
-        for (at, node) in nodes.into_iter().enumerate() {
-            node.append_to(steps);
-            if at > 0 {
-                steps.push(step());
+    /// In postfix order. No recursion: filters may nest deeper than the stack.
+    pub(super) fn into_steps(self) -> Vec<Step> {
+        enum Todo {
+            Node(Node),
+            Step(Step),
+        }
+        let mut steps = Vec::new();
+        let mut todo = vec![Todo::Node(self)];
+        while let Some(next) = todo.pop() {
+            let (nodes, step): (Vec<Self>, fn() -> Step) = match next {
+                Todo::Step(step) => {
+                    steps.push(step);
+                    continue;
+                }
+                Todo::Node(Self::Everything) => {
+                    steps.push(Step::Everything);
+                    continue;
+                }
+                Todo::Node(Self::Nothing) => {
+                    steps.push(Step::Nothing);
+                    continue;
+                }
+                Todo::Node(Self::Test { attribute, test, is_for_lists }) => {
+                    steps.push(Step::Test { attribute, test, is_for_lists });
+                    continue;
+                }
+                Todo::Node(Self::Null(attribute)) => {
+                    steps.push(Step::Null(attribute));
+                    continue;
+                }
+                Todo::Node(Self::Not(node)) => {
+                    todo.extend([Todo::Step(Step::Not), Todo::Node(*node)]);
+                    continue;
+                }
+                Todo::Node(Self::All(nodes, _)) => (nodes, || Step::And),
+                Todo::Node(Self::Any(nodes, _)) => (nodes, || Step::Or),
+            };
+            for (at, node) in nodes.into_iter().enumerate().rev() {
+                if at > 0 {
+                    todo.push(Todo::Step(step()));
+                }
+                todo.push(Todo::Node(node));
             }
         }
+        steps
     }
 }
 

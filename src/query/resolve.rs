@@ -8,9 +8,11 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::decimal::Decimal;
 use super::filter::{Condition, Literal, Operator};
-use super::node::{MAX_CONDITIONS, Node, Step};
+use super::node::{Node, Step};
 use super::test::{Among, Number, Operand, Order, Test};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::exceeded;
+use crate::parallel;
 use crate::schema::{Attribute, TableSchema, ValueKind};
 
 /// A filter in the terms of one table.
@@ -43,9 +45,14 @@ struct Place<'a> {
 }
 
 impl Resolved {
-    pub(super) fn new(conditions: &[Condition], schema: &TableSchema) -> Result<Self> {
+    pub(super) fn new(
+        conditions: &[Condition],
+        schema: &TableSchema,
+        most_conditions: usize,
+    ) -> Result<Self> {
         let mut nodes: Vec<Node> = Vec::new();
         for condition in conditions {
+            parallel::check()?;
             let node = match condition {
                 Condition::And(count) => {
                     let parts = nodes.split_off(nodes.len().saturating_sub(*count));
@@ -73,18 +80,18 @@ impl Resolved {
                     })?
                 }
             };
-            if node.cost() > MAX_CONDITIONS {
-                return Err(invalid(format!(
-                    "{}: the filter has more than {MAX_CONDITIONS} conditions that cannot be put \
-                     together; use 'in' where one of several values is meant",
-                    schema.view
-                )));
+            if node.cost() > most_conditions {
+                let found = format!(
+                    "the filter has {} conditions that cannot be put together",
+                    node.cost()
+                );
+                let advice = "use 'in' where one of several values is meant";
+                let (kind, option) = (ErrorKind::InvalidFilter, "filter_conditions");
+                return Err(exceeded(kind, found, option, most_conditions, advice).at(&schema.view));
             }
             nodes.push(node);
         }
-        let mut steps = Vec::new();
-        nodes.pop().unwrap_or(Node::Everything).append_to(&mut steps);
-        Ok(Self { steps })
+        Ok(Self { steps: nodes.pop().unwrap_or(Node::Everything).into_steps() })
     }
 
     /// What every row passes.

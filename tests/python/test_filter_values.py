@@ -257,7 +257,9 @@ def test_many_conditions_that_are_one_set_are_one(harness):
     }
     assert passing(harness, negated) == [i for i in range(rows) if i % 3]
     ranges = [compare("gt", "i64", i) for i in range(1025)]
-    with pytest.raises(errors.InvalidInputError, match="more than 1024 conditions") as caught:
+    with pytest.raises(
+        errors.InvalidInputError, match=r"1025 conditions .*the most is 1024 "
+    ) as caught:
         passing(harness, {"type": "or", "filters": ranges})
     assert caught.value.kind == "invalid_filter"
 
@@ -285,7 +287,10 @@ def test_many_conditions_that_are_one_set_are_one(harness):
             r"filter on 'when': NaT is no time; for rows without a val",
         ),
         (compare("gt", "event_timestamp", np.datetime64("NaT")), r"is no time; for rows without"),
-        (compare("in", "i64", list(range(100_001))), r"100001 values, and the most is 100000"),
+        (
+            compare("in", "i64", list(range(100_001))),
+            r"at least 100001 values, and the most is 100000",
+        ),
         ({"type": "not", "filters": []}, r"has no 'filter'"),
         (compare("eq", "i64", math.nan), r"filter on 'i64' \(INT64\): the value is NaN"),
         (compare("eq", "i64", {"a": 1}), r"values of type dict compare with nothing"),
