@@ -39,7 +39,7 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     """The store's name, or its class path where the name is not registered."""
 
     path: StrictStr = "data/online.db"
-    """The database file; a relative path starts at the feature repo."""
+    """The database file; a relative path starts at the feature repo, ``~`` is the home folder."""
 
     vector_enabled: StrictBool | None = True
     """Whether vectors may be searched."""
@@ -118,6 +118,14 @@ class VectorOnlineStoreConfig(FeastConfigBaseModel):
     @classmethod
     def _translated(cls, options: object) -> object:
         return translated(options, cls.model_fields) if isinstance(options, dict) else options
+
+    @field_validator("path")
+    @classmethod
+    def _local_path(cls, value: str) -> str:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|file:", value):
+            message = "the store is a file on this machine; write its path, not a URL"
+            raise ValueError(message)
+        return os.path.expanduser(value) if value.startswith("~") else value  # noqa: PTH111
 
     @field_validator("similarity")
     @classmethod

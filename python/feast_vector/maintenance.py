@@ -136,7 +136,7 @@ def compact(store: StoreLike, *, progress: Progress | None = None) -> dict[str, 
 def _engine(store: StoreLike, *, must_exist: bool) -> _core.Engine:
     if isinstance(store, str | os.PathLike):
         path = Path(store)
-        if must_exist and not path.is_file():
+        if must_exist and not path.exists():
             message = f"there is no database '{path}'"
             raise StorageError(message, "cannot_open")
         from feast_vector._engines import open_engine

@@ -82,7 +82,7 @@ impl Engine {
                         .iter()
                         .map(|entry| {
                             json!({
-                                "file": folder.join(&entry.file),
+                                "file": folder.join(&entry.file).display().to_string(),
                                 "dead": entry.dead.len(),
                                 "report": serde_json::from_str::<Json>(&entry.report)
                                     .unwrap_or_default(),

@@ -14,6 +14,7 @@ use super::connections::{Snapshot, Store};
 use super::files::{self, Stage, Temporary, cannot};
 use super::manifest::{self, DATABASE, INDEX, MANIFEST, Manifest};
 use super::open;
+use super::path;
 use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::quote;
@@ -132,6 +133,7 @@ impl Store {
         if self.options.path.is_file() {
             return Ok(());
         }
+        path::check(&self.options.path)?;
         let message = format!("there is no database '{}'", self.options.path.display());
         Err(Error::new(ErrorKind::CannotOpen, message))
     }

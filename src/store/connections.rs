@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 use super::allowed;
 use super::checkpoint::Checkpointer;
 use super::file::{FileConnection, Log, TRIES, replaced};
+use super::left_log;
 use super::lock::{self, BuilderLock, LockFile};
 use super::locks;
 use super::options::StoreOptions;
+use super::path;
 use super::sql::{SqlLimits, SqlValue};
 use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +56,8 @@ struct Writer {
     connection: FileConnection,
     lock: LockFile,
     log: Log,
+    /// Whether the lock file says which log that is.
+    is_noted: bool,
 }
 
 /// A read transaction: everything read through it is of one moment.
@@ -105,7 +108,9 @@ impl Store {
 
     /// What people should know of the file, since the last call.
     pub fn take_notices(&self) -> Vec<String> {
-        std::mem::take(&mut self.notices.lock())
+        let mut notices = std::mem::take(&mut *self.notices.lock());
+        notices.extend(left_log::take_notices(&self.options.path));
+        notices
     }
 
     /// The database file: absolute, without symbolic links.
@@ -181,6 +186,10 @@ impl Store {
         // After an error of the call the connection is as good as before; after others perhaps not.
         if answer.as_ref().map_or_else(Error::is_callers, |_| true) {
             self.give_back(reader);
+        } else if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
+            let _ = reader.keep_log_on_close();
+            drop(reader);
+            self.leave_all();
         }
         answer
     }
@@ -252,6 +261,10 @@ impl Store {
                 // Both may have been replaced while we waited.
                 continue;
             }
+            if held.is_ok() && !writer.is_noted {
+                writer.lock.note_log(&self.options.path);
+                writer.is_noted = true;
+            }
             let (file, log) = (&mut writer.connection, &writer.log);
             let answer = held.and_then(|_held| {
                 // SQLite's own lock is free now unless a foreign program writes.
@@ -265,8 +278,10 @@ impl Store {
             let is_here = writer.connection.connection.birth().is_here();
             let answer = match answer {
                 Ok((answer, Err(lost))) => {
-                    self.leave_lost_log(&mut writer.connection);
-                    answer.and(Err(lost))
+                    // Others' changes may be in the file that the lost log knows nothing of.
+                    let _ = writer.connection.keep_log_on_close();
+                    self.leave_readers();
+                    return answer.and(Err(lost));
                 }
                 Ok((answer, Ok(()))) => {
                     if is_here {
@@ -284,6 +299,7 @@ impl Store {
 
     fn open_writer(&self) -> Result<Writer> {
         let path = &self.options.path;
+        path::check(path)?;
         if self.was_open.load(Relaxed) && !path.exists() {
             let folder = path.parent().unwrap_or(path);
             if !folder.is_dir() {
@@ -309,7 +325,7 @@ impl Store {
         self.checkpointer.watch(&mut connection.connection)?;
         let lock = LockFile::open(path)?;
         self.note_open();
-        Ok(Writer { connection, lock, log: Log::of(path) })
+        Ok(Writer { connection, lock, log: Log::of(path), is_noted: false })
     }
 
     fn open_reader(&self) -> Result<FileConnection> {
@@ -345,18 +361,26 @@ impl Store {
         self.said_missing.store(false, Relaxed);
     }
 
-    /// Connects to the log that the file has now. What is in the lost one cannot be brought back:
-    /// others may have written what it does not know.
-    fn leave_lost_log(&self, writer: &mut FileConnection) {
-        let mut readers = self.readers.lock();
-        let mut sql_readers = self.sql_readers.lock();
-        for lost in readers.iter_mut().chain(sql_readers.iter_mut()).chain([&mut *writer]) {
-            let _ = lost.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-            // As after a replacement of the file itself: the next use opens anew.
-            lost.file = None;
+    /// Closes the idle readers: what they have open is lost, or cannot be read.
+    fn leave_readers(&self) {
+        for readers in [&self.readers, &self.sql_readers] {
+            let mut readers = readers.lock();
+            for reader in &*readers {
+                let _ = reader.keep_log_on_close();
+            }
+            readers.clear();
         }
-        readers.clear();
-        sql_readers.clear();
+    }
+
+    /// After an I/O error: connections that are left keep SQLite in the state that gave it, such as
+    /// that of a log that was deleted.
+    fn leave_all(&self) {
+        self.leave_readers();
+        if let Some(mut writer) = self.writer.try_lock()
+            && let Some(left) = writer.take()
+        {
+            let _ = left.connection.keep_log_on_close();
+        }
     }
 
     /// Closes every connection; the next call opens them anew.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::files;
 use super::lock::FileIdentity;
@@ -138,6 +139,12 @@ impl FileConnection {
         let connection = Own::new(connection);
         let (file, frozen) = if is_ours { (file, frozen) } else { (None, None) };
         Ok(is_it.then_some(Self { connection, file, frozen, _open: open }))
+    }
+
+    /// When the connection is closed, the log is not copied into the file.
+    pub(super) fn keep_log_on_close(&self) -> Result<()> {
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(())
     }
 
     /// An error if a file that cannot be written here was written elsewhere while it was read.

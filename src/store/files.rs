@@ -1,12 +1,12 @@
 //! Files of a backup: copied with a checksum, made durable, named so that they meet no others.
 
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::random;
 
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
@@ -111,7 +111,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Sixteen random hexadecimal digits.
 pub(super) fn random_name() -> String {
-    format!("{:016x}", std::hash::RandomState::new().build_hasher().finish())
+    format!("{:016x}", random::bits())
 }
 
 /// Whether a name that somebody else may have written is an index file's, and leads nowhere else.

@@ -10,6 +10,7 @@ use std::io::ErrorKind as ErrorOfFile;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::left_log;
 use super::locks;
 use super::process::{Own, forked};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,6 +96,11 @@ impl LockFile {
     /// Whether the path still leads to this file; who locks another one does not wait for us.
     pub(super) fn is_current(&self) -> bool {
         FileIdentity::of(&self.path) == self.file.0.metadata().ok().as_ref().map(FileIdentity::new)
+    }
+
+    /// Notes which log the database has, for whoever opens it later; while this is held.
+    pub(super) fn note_log(&self, database: &Path) {
+        left_log::note(&self.file.0, database);
     }
 
     /// Waits for the lock until the deadline.

@@ -36,6 +36,7 @@ mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod index_folder;
+mod left_log;
 mod lock;
 #[cfg_attr(
     not(all(

@@ -12,6 +12,7 @@ use super::files;
 use super::format;
 use super::lock::LockFile;
 use super::options::StoreOptions;
+use super::path;
 use super::planted;
 use super::swap;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +56,7 @@ const MIGRATIONS: [fn(&Connection) -> Result<()>; (FORMAT_VERSION - 1) as usize]
 /// Opens a connection, creating or migrating the database as needed.
 pub(super) fn connect(options: &StoreOptions) -> Result<Connection> {
     prepare_folder(&options.path)?;
-    let _opening = swap::opening(&options.path)?;
+    let _opening = swap::creating(&options.path)?;
     create_file(options)?;
     let flags = FLAGS | OpenFlags::SQLITE_OPEN_CREATE;
     let mut connection = Connection::open_with_flags(&options.path, flags)?;
@@ -103,7 +104,7 @@ fn to_read(connection: Connection, is_ours: bool) -> Result<ToRead> {
 
 /// An empty store in memory, for reading one that is not there; `None` if it is.
 pub(super) fn connect_to_nothing(options: &StoreOptions) -> Result<Option<Connection>> {
-    refuse(&options.path)?;
+    path::check(&options.path)?;
     if !is_missing(&options.path) {
         return Ok(None);
     }
@@ -210,21 +211,8 @@ fn cannot(what: fmt::Arguments<'_>) -> Result<()> {
     Err(Error::new(ErrorKind::CannotOpen, what.to_string()))
 }
 
-/// Refuses paths of what is no file.
-fn refuse(path: &Path) -> Result<()> {
-    if path.as_os_str() == ":memory:" {
-        return cannot(format_args!(
-            "the store is shared by processes and cannot live in memory; set `path` to a file"
-        ));
-    }
-    if path.is_dir() {
-        return cannot(format_args!("`path` is a folder; add a file name, such as 'online.db'"));
-    }
-    Ok(())
-}
-
 pub(super) fn prepare_folder(path: &Path) -> Result<()> {
-    refuse(path)?;
+    path::check(path)?;
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };

@@ -67,7 +67,7 @@ impl Store {
             "created": manifest.created,
             "restored": restored,
             "replaced": report.0,
-            "kept": report.1,
+            "kept": report.1.map(|kept| kept.display().to_string()),
             "missing_index_files": manifest.missing,
         }))
     }

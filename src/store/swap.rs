@@ -9,11 +9,12 @@
 //! database's name leads to another file.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files::{self, cannot};
+use super::left_log;
 use super::manifest::DATABASE;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -47,29 +48,47 @@ impl Drop for FolderLock {
 }
 
 /// To be held while a connection is opened and reads for the first time. Finishes a swap whose
-/// process was killed.
+/// process was killed, and sets a log aside that another file's was.
 pub(super) fn opening(database: &Path) -> Result<FolderLock> {
-    // Where folders cannot be opened or locked, open files cannot be replaced either, mostly.
-    let Ok(folder) = File::open(files::parent(database)) else {
-        return Ok(FolderLock(None));
-    };
-    let started = Instant::now();
-    while let Err(refused) = folder.try_lock_shared() {
-        let patience = if planned(database).is_some() { SWAP_PATIENCE } else { PATIENCE };
-        if matches!(refused, fs::TryLockError::Error(_)) || started.elapsed() > patience {
-            return Ok(FolderLock(None));
-        }
-        std::thread::sleep(PAUSE);
-    }
-    let lock = FolderLock(Some(folder));
-    if planned(database).is_none() {
+    open_with(database, |database| database.exists() && left_log::is_left(database))
+}
+
+/// The same for a connection that creates the database where there is none. A reader leaves the log
+/// of a database that is not there where it is: perhaps it comes back.
+pub(super) fn creating(database: &Path) -> Result<FolderLock> {
+    open_with(database, left_log::is_left)
+}
+
+fn open_with(database: &Path, has_left_log: fn(&Path) -> bool) -> Result<FolderLock> {
+    let lock = shared(database);
+    if planned(database).is_none() && !has_left_log(database) {
         return Ok(lock);
     }
     drop(lock);
     let exclusive = swapping(database, Instant::now() + SWAP_PATIENCE)?;
     finish(database)?;
+    // Unless somebody else has done it meanwhile.
+    if has_left_log(database) {
+        left_log::set_aside(database)?;
+    }
     drop(exclusive);
-    opening(database)
+    open_with(database, has_left_log)
+}
+
+fn shared(database: &Path) -> FolderLock {
+    // Where folders cannot be opened or locked, open files cannot be replaced either, mostly.
+    let Ok(folder) = File::open(files::parent(database)) else {
+        return FolderLock(None);
+    };
+    let started = Instant::now();
+    while let Err(refused) = folder.try_lock_shared() {
+        let patience = if planned(database).is_some() { SWAP_PATIENCE } else { PATIENCE };
+        if matches!(refused, fs::TryLockError::Error(_)) || started.elapsed() > patience {
+            return FolderLock(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    FolderLock(Some(folder))
 }
 
 /// A new folder beside the database, and the file in it that [`swap`] puts in the database's place.
@@ -141,10 +160,13 @@ pub(super) fn swap(database: &Path, name: &str, kept: Option<&Path>) -> Result<(
 
 /// A second name for a file; its content, where the file system knows no second names.
 fn keep(file: &Path, kept: &Path) -> Result<()> {
-    if fs::hard_link(file, kept).is_ok() {
-        return Ok(());
+    match fs::hard_link(file, kept) {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+            fs::rename(file, kept).map_err(|cause| cannot("keep", file, &cause))
+        }
+        // What has the name already is somebody else's.
+        linked => linked.map_err(|cause| cannot("keep", file, &cause)),
     }
-    fs::rename(file, kept).map_err(|cause| cannot("keep", file, &cause))
 }
 
 /// Does what the marker says, from wherever it was left.
@@ -247,6 +269,10 @@ mod tests {
         assert_eq!(content(&at("kept")).as_deref(), Some("old"));
         assert_eq!(content(&at("kept-wal")).as_deref(), Some("log"));
         assert_eq!(content(&at("online.db-wal")), None);
+
+        // A name that is taken is not overwritten.
+        assert!(swap(&database, NAME, Some(&at("kept"))).is_err());
+        assert_eq!(content(&at("kept")).as_deref(), Some("old"));
     }
 
     #[test]

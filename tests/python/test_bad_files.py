@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import feast_vector
 import pytest
 from conftest import at, in_another_process, integer, key, make_view, text
 from feast_vector import errors
@@ -33,6 +34,33 @@ def test_memory_is_no_place(harness):
     harness.config.online_store.path = ":memory:"
     with pytest.raises(errors.StorageError, match="cannot live in memory; set `path` to a file"):
         harness.read(make_view(), key(id=1))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes by name are Unix's")
+@pytest.mark.parametrize("place", ["fifo", "/dev/null"])
+def test_what_is_no_file_is_no_place(harness, tmp_path, place):
+    if place == "fifo":
+        place = str(tmp_path / "fifo.db")
+        os.mkfifo(place)
+    harness.config.online_store.path = place
+    for use in (
+        lambda: harness.read(make_view(), key(id=1)),
+        lambda: harness.write(make_view(), (key(id=1), {"number": integer(1)}, at(0))),
+        lambda: feast_vector.verify(place),
+    ):
+        with pytest.raises(errors.StorageError, match="is a pipe, a device or a socket"):
+            use()
+    assert not Path(place + ".lock").exists()
+
+
+def test_the_home_folder_and_urls(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = feast_vector.VectorOnlineStoreConfig
+    assert config(path="~/online.db").path == str(tmp_path / "online.db")
+    assert config(path="data/~x").path == "data/~x"
+    for url in ("sqlite:///online.db", "file:online.db?mode=memory", "s3://bucket/online.db"):
+        with pytest.raises(ValueError, match="a file on this machine; write its path, not a URL"):
+            config(path=url)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions are Unix's")

@@ -97,6 +97,33 @@ def test_a_restore_makes_the_file_where_there_is_none(harness, view, tmp_path):
     assert name(other, view, 3) == "first 3"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_a_store_whose_name_is_no_text(tmp_path, view):
+    harness = make_harness(tmp_path, path=os.fsdecode(bytes(tmp_path) + b"/\xff.db"))
+    harness.update([view])
+    fill(harness, view, range(10))
+    feast_vector.backup(path_of(harness), tmp_path / "backup")
+    fill(harness, view, [3], "second", 1)
+    report = feast_vector.restore(path_of(harness), tmp_path / "backup")
+    assert report["kept"].startswith(f"{tmp_path}/\N{REPLACEMENT CHARACTER}.db.before-restore-")
+    assert name(harness, view, 3) == "first 3"
+
+
+def test_forked_workers_choose_different_names(harness, view, tmp_path):
+    harness.update([view])
+    feast_vector.backup(path_of(harness), tmp_path / "backup")
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                feast_vector.restore(path_of(harness), tmp_path / "backup")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    kept = [file for file in names_in(path_of(harness).parent) if ".before-restore-" in file]
+    assert len(kept) == 2
+
+
 def test_a_restore_replaces_a_damaged_file(harness, view, tmp_path):
     harness.update([view])
     fill(harness, view, range(10))

@@ -3,14 +3,27 @@
 What a live store answers afterwards is what a new process answers.
 """
 
+import ast
 import threading
 import time
 
+import feast_vector
 import pytest
-from conftest import at, integer, key, make_harness, make_view, text, vector, vector_view
+from conftest import (
+    at,
+    in_another_process,
+    integer,
+    key,
+    make_harness,
+    make_view,
+    text,
+    vector,
+    vector_view,
+)
 from feast import Field
 from feast.filter_models import ComparisonFilter
 from feast.types import Int64, String
+from feast_vector.errors import StorageError
 from feast_vector.views import declaration
 
 
@@ -79,6 +92,87 @@ def test_a_backup_restored_under_a_live_store(live, tmp_path):
     put(live, 5, "e", 5)
     assert ask(live) == ask(truth) == ask(make_harness(tmp_path / "live"))
     assert ask(live)[1] == [1, 2, 4, 5]
+
+
+LOG_STAYED = "while its write-ahead log stayed; that was set aside as '(.*)'"
+
+
+def other_file(tmp_path):
+    """A closed file with a row of its own."""
+    other = make_harness(tmp_path / "other")
+    put(other, 2, "restored", 2)
+    engine(other).close()
+    return path_of(other)
+
+
+def test_a_file_renamed_over_the_database_never_meets_the_old_log(live, tmp_path):
+    for i in range(1, 6):
+        put(live, i, "old", i)
+    ask(live)
+    other_file(tmp_path).replace(path_of(live))
+    with pytest.warns(RuntimeWarning, match=LOG_STAYED):
+        assert ask(live)[1:] == ([2], [None, "restored", None, None, None])
+    put(live, 3, "new", 3)
+    assert ask(live) == ask(make_harness(tmp_path / "live"))
+    assert ask(live)[1] == [2, 3]
+    assert feast_vector.verify(path_of(live))["ok"]
+
+
+@pytest.mark.parametrize("how", ["replaced", "moved", "deleted"])
+def test_whoever_comes_first_while_another_process_has_the_old_file_open(live, tmp_path, how):
+    path = path_of(live)
+    other = other_file(tmp_path)
+    code = """
+import warnings; warnings.simplefilter("ignore")
+import test_replaced_file as t
+for i in range(1, 6): t.put(harness, i, "old", i)
+t.ask(harness); print("open", flush=True); sys.stdin.readline()
+t.put(harness, 4, "late", 4); print(t.ask(harness)[1:], flush=True); sys.stdin.readline()
+"""
+    with in_another_process(tmp_path / "live", code) as idle:
+        assert idle.stdout.readline() == "open\n"
+        log = path.with_name(path.name + "-wal").read_bytes()
+        if how == "replaced":
+            other.replace(path)
+        elif how == "moved":
+            path.rename(tmp_path / "saved.db")
+        else:
+            path.unlink()
+        with pytest.warns(RuntimeWarning, match=LOG_STAYED):
+            put(live, 3, "new", 3)
+        title = "restored" if how == "replaced" else None
+        assert ask(live)[2] == [None, title, "new", None, None]
+        idle.stdin.write("\n")
+        idle.stdin.flush()
+        found = ast.literal_eval(idle.stdout.readline())
+        assert found[1] == [None, title, "new", "late", None]
+        assert ask(live)[1:] == found
+        idle.stdin.write("\n")
+    assert feast_vector.verify(path)["ok"]
+    (aside,) = path.parent.glob("*-wal.of-replaced-*")
+    assert aside.read_bytes() == log
+    if how == "moved":
+        # The old file and its log are whole.
+        saved = tmp_path / "saved.db"
+        aside.rename(saved.with_name("saved.db-wal"))
+        for ending in ("", "-wal"):
+            saved.with_name("saved.db" + ending).rename(tmp_path / f"vector.db{ending}")
+        assert ask(make_harness(tmp_path))[1] == [1, 2, 3, 4, 5]
+
+
+def test_a_log_that_is_deleted_ends_what_was_in_it_and_nothing_else(live, tmp_path):
+    put(live, 1, "kept", 1)
+    engine(live).close()
+    put(live, 2, "in the log", 2)
+    ask(live)
+    path_of(live).with_name("vector.db-wal").unlink()
+    with pytest.raises(StorageError, match="may be lost: write them again"):
+        put(live, 3, "lost", 3)
+    assert ask(live) == ask(make_harness(tmp_path / "live"))
+    put(live, 4, "new", 4)
+    assert ask(live) == ask(make_harness(tmp_path / "live"))
+    assert ask(live)[2] == ["kept", None, None, "new", None]
+    assert feast_vector.verify(path_of(live))["ok"]
 
 
 def test_another_layout_in_a_file_of_the_same_name(live, tmp_path):
