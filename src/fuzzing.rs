@@ -3,6 +3,7 @@
 //!
 //! A target fails by panicking: on a broken promise, such as a value that does not come back.
 
+use crate::engine::fuzzing as engine;
 use crate::limits::Limits;
 use crate::query::{Condition, Filter, Literal, Operator};
 use crate::schema::{Column, JoinKey, TableSchema, ViewId};
@@ -20,6 +21,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("change_records", store::change_records),
     ("filters", filters),
     ("texts", texts),
+    ("segments", crate::index::fuzzing::segments),
+    ("index_manifests", engine::index_manifests),
+    ("backup_manifests", store::backup_manifests),
+    ("arrow_arrays", engine::arrow_arrays),
 ];
 
 /// Runs the target of that name.
@@ -120,28 +125,33 @@ pub fn texts(data: &[u8]) {
 }
 
 /// Decisions taken from the input; zeros where it has ended.
-struct Bytes<'a>(&'a [u8]);
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl Bytes<'_> {
-    fn next(&mut self) -> Option<u8> {
+    pub(crate) fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
-    fn small(&mut self) -> usize {
+    pub(crate) fn small(&mut self) -> usize {
         self.next().unwrap_or_default().into()
     }
 
-    fn eight(&mut self) -> i64 {
+    pub(crate) fn eight(&mut self) -> i64 {
         i64::from_le_bytes(std::array::from_fn(|_| self.next().unwrap_or_default()))
     }
 
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.some()).into_owned()
+    }
+
+    /// Up to 31 bytes.
+    pub(crate) fn some(&mut self) -> &[u8] {
         let length = (self.small() % 32).min(self.0.len());
-        let (text, rest) = self.0.split_at(length);
+        let (some, rest) = self.0.split_at(length);
         self.0 = rest;
-        String::from_utf8_lossy(text).into_owned()
+        some
     }
 }
 

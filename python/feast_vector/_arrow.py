@@ -55,7 +55,7 @@ def array(data: Any) -> pa.Array:  # noqa: ANN401
             message = f"{type(data).__name__} is no Arrow array"
             raise TypeError(message)
         data = pa.array(data)
-    return validate(data)
+    return _whole(validate(data))
 
 
 def reader(data: Any) -> pa.RecordBatchReader:  # noqa: ANN401
@@ -98,13 +98,43 @@ def batches(source: pa.RecordBatchReader, what: str = "") -> Iterator[pa.RecordB
                 f"and its schema promises {_columns(schema)}"
             )
             raise InvalidInputError(message, "invalid_argument")
-        yield validate(batch, what)
+        yield _whole_columns(validate(batch, what))
 
 
 def checked(data: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:  # noqa: ANN401
     """What the core takes of a table or stream: its schema, and its validated batches."""
     source = reader(data)
     return source.schema, batches(source)
+
+
+def _whole_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if not any(_is_cut_wrongly(kind) for kind in batch.schema.types):
+        return batch
+    return pa.RecordBatch.from_arrays([_whole(c) for c in batch.columns], schema=batch.schema)
+
+
+def _whole(data: pa.Array) -> pa.Array:
+    """The array; a copy of what it is a part of where the core's Arrow would take another part."""
+    return pa.concat_arrays([data]) if _is_cut_wrongly(data.type) else data
+
+
+def _is_cut_wrongly(kind: pa.DataType, *, is_inner: bool = False) -> bool:
+    """Whether it has structs within structs or lists of a fixed size.
+
+    Where such an array is a part of a longer one, arrow-rs cuts the inner struct twice.
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_cut_wrongly(kind.storage_type, is_inner=is_inner)
+    if pa.types.is_struct(kind):
+        return is_inner or any(_is_cut_wrongly(field.type, is_inner=True) for field in kind)
+    if pa.types.is_map(kind):
+        return any(_is_cut_wrongly(t, is_inner=True) for t in (kind.key_type, kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return _is_cut_wrongly(kind.value_type, is_inner=True)
+    if pa.types.is_union(kind):
+        return any(_is_cut_wrongly(kind.field(at).type) for at in range(kind.num_fields))
+    inner = getattr(kind, "value_type", None)
+    return isinstance(inner, pa.DataType) and _is_cut_wrongly(inner, is_inner=is_inner)
 
 
 def _columns(schema: pa.Schema) -> str:

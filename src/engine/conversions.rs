@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array,
-    LargeStringArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array, LargeListArray,
+    LargeStringArray, new_empty_array,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type,
@@ -294,8 +295,27 @@ pub(super) fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     if array.data_type() == target {
         return Ok(Arc::clone(array));
     }
+    if let (DataType::FixedSizeList(_, 0), DataType::LargeList(item)) = (array.data_type(), target)
+    {
+        // There are no values to count them by, which is how Arrow counts the lists.
+        let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(0, array.len()));
+        let values = new_empty_array(item.data_type());
+        let lists =
+            LargeListArray::try_new(Arc::clone(item), offsets, values, array.nulls().cloned());
+        return Ok(Arc::new(lists.map_err(|cause| arrow_error(&cause))?));
+    }
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, target, &options).map_err(|cause| arrow_error(&cause))
+    let taken = cast_with_options(array, target, &options).map_err(|cause| arrow_error(&cause))?;
+    if taken.len() != array.len() {
+        let message = format!(
+            "{} cannot be converted to {target}, {} values became {}; cast the column first",
+            array.data_type(),
+            array.len(),
+            taken.len()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(taken)
 }
 
 pub(super) fn arrow_error(cause: &ArrowError) -> Error {

@@ -30,6 +30,8 @@ mod vectors;
 mod verify;
 mod write;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod growth_tests;
 

@@ -1,10 +1,11 @@
 //! Arrays of native types as serialized messages: the inverse of [`super::typed`].
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit};
 use std::sync::Arc;
 
+use super::conversions::cast;
 use super::exact;
 use super::messages::{Messages, each, nulls};
 use crate::error::{Error, ErrorKind, Result};
@@ -248,12 +249,6 @@ fn target(kind: ValueKind, from: &DataType) -> Option<DataType> {
         _ => None,
     };
     target.filter(|target| can_cast_types(from, target))
-}
-
-fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, target, &options)
-        .map_err(|cause| Error::new(ErrorKind::InvalidValue, cause.to_string()))
 }
 
 /// The elements of all lists; of large lists alone, to which all are cast.

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::Engine;
-use super::vectors::{element_bytes, size_of_part};
+use super::vectors::{element_bytes, open_part, size_of_part};
 use crate::error::Result;
-use crate::index::{Damage, Part, Probes, Segment, row_differs};
+use crate::index::{Damage, Part, row_differs};
 use crate::schema::Column;
 use crate::store::{
     Changes, Finding, Findings, IndexId, Progress, RowRuns, SegmentEntry, Snapshot, Store,
@@ -112,21 +112,9 @@ impl IndexCheck<'_> {
 
     /// Opens a segment, reads it through, and takes out the rows that it does not stand for.
     fn open(&self, entry: &SegmentEntry, changed: &[i64]) -> std::result::Result<Part, Damage> {
-        let segment = Segment::open(&self.folder.join(&entry.file), entry.stamp)?;
-        segment.verify()?;
-        let header = segment.header();
-        let of = (header.table_id, header.column_id, header.dim, header.element_bytes);
-        let wanted = (self.id.table_id, self.id.column_id, self.id.dim, element_bytes(self.column));
-        if of != wanted {
-            return Err(Damage::new("it is of another table, column, length or element type"));
-        }
-        let report: Json = serde_json::from_str(&entry.report).unwrap_or_default();
-        let mut part = Part::new(
-            segment.into(),
-            Probes::from_json(&report["probes"]),
-            report["exact"].as_bool().unwrap_or(false),
-        );
-        part.bury(entry.dead.iter())?;
+        let width = element_bytes(self.column);
+        let mut part = open_part(self.folder, self.id, entry, width, None)?;
+        part.segment.verify()?;
         part.bury(RowRuns::of(changed).iter())?;
         Ok(part)
     }

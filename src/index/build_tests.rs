@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
 use super::build;
-use super::tests::{clustered, options, plain, stage};
+use super::fuzzing::options;
+use super::tests::{clustered, plain, stage};
 use crate::parallel;
 use crate::vector::Metric;
 

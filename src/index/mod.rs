@@ -3,7 +3,7 @@
 //!
 //! * `resident`: the vectors of a (view, feature, length) that no index file has;
 //! * `rows`: the scalars of a view that filters compare;
-//! * `segment`, `format`, `file`: index files; `lookup`: where rows are in them;
+//! * `segment`, `format`, `file`, `map`: index files; `lookup`: where rows are in them;
 //! * `options`, `staging`, `frame`, `build`, `write`, `measure`, `probes`: making them; `plan`: when what is built;
 //! * `aimed`, `search`, `finish`, `effort`: searching them; `set`: segments and resident vectors together.
 
@@ -16,6 +16,7 @@ mod finish;
 mod format;
 mod frame;
 mod lookup;
+mod map;
 mod measure;
 mod options;
 mod plan;
@@ -43,6 +44,9 @@ pub use set::{How, Part, Strategy, VectorSet};
 pub use staging::{Staged, Staging};
 
 use crate::error::is_shortage;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 #[cfg(test)]
 mod build_tests;

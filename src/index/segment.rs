@@ -3,8 +3,6 @@
 //! A file is checked as it is read: its header when it is opened, every chunk when something in it
 //! is first asked for. Opening one therefore costs the same however large it is.
 
-#![allow(unsafe_code, reason = "mapping a file into memory")]
-
 use std::fs::Metadata;
 use std::io;
 use std::ops::Range;
@@ -13,10 +11,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Pod;
-use memmap2::Mmap;
 
 use super::Damage;
 use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, Layout, ROTATION_SEED, Section};
+use super::map::Map;
 use crate::error::is_shortage;
 use crate::fs;
 use crate::vector::{BLOCK_ROWS, BlockView, Real, Rotation, RowMeta, fastscan, rabitq};
@@ -28,8 +26,9 @@ const HEAD_BYTES: usize = 1024;
 #[derive(Debug)]
 pub struct Segment {
     path: PathBuf,
-    identity: Identity,
-    map: Mmap,
+    /// `None` for one of no file.
+    identity: Option<Identity>,
+    map: Map,
     header: Header,
     layout: Layout,
     /// The first row of each list, then the number of coded rows.
@@ -85,11 +84,21 @@ impl Segment {
         if metadata.len() < HEADER_BYTES as u64 {
             return Err(Damage::new("it is cut off within its header"));
         }
-        // SAFETY: index files are written under another name, renamed when they are complete, and
-        // never written again. Somebody else may still change one: `is_unchanged` is asked before
-        // every search, chunks are checked before they are used, and all that is read from them is
-        // numbers, whose every bit pattern is valid.
-        let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
+        let map = Map::of(&file).map_err(cannot)?;
+        Self::read(path, Some(Identity::of(&metadata)), map, stamp)
+    }
+
+    /// A segment of no file.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of_bytes(bytes: &[u8], stamp: u64) -> Result<Self, Damage> {
+        if bytes.len() < HEADER_BYTES {
+            return Err(Damage::new("it is cut off within its header"));
+        }
+        let map = Map::of_bytes(bytes).map_err(|cause| Damage::of(&cause))?;
+        Self::read(Path::new(""), None, map, stamp)
+    }
+
+    fn read(path: &Path, identity: Option<Identity>, map: Map, stamp: u64) -> Result<Self, Damage> {
         let header = Header::decode(&map)?;
         if header.stamp != stamp {
             return Err(Damage::new("it is another index file under this one's name"));
@@ -101,7 +110,7 @@ impl Segment {
         let chunks = layout.body().len().div_ceil(CHUNK_BYTES);
         let mut segment = Self {
             path: path.to_owned(),
-            identity: Identity::of(&metadata),
+            identity,
             map,
             header,
             layout,
@@ -161,7 +170,7 @@ impl Segment {
     /// Whether the file is still the one that was opened.
     pub fn is_unchanged(&self) -> bool {
         match std::fs::symlink_metadata(&self.path) {
-            Ok(found) => Identity::of(&found) == self.identity,
+            Ok(found) => self.identity == Some(Identity::of(&found)),
             // It stays mapped while nobody can tell.
             Err(cause) => is_shortage(&cause),
         }

@@ -1,14 +1,12 @@
 //! Vectors on their way from the database into a segment: in a file, so that a build needs little
 //! memory however many they are, and no longer holds its snapshot.
 
-#![allow(unsafe_code, reason = "mapping a file into memory")]
-
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 
 use bytemuck::cast_slice;
-use memmap2::Mmap;
 
+use super::map::Map;
 use super::resident::read_elements;
 use crate::schema::Element;
 use crate::vector::{Real, RowMeta};
@@ -52,7 +50,7 @@ impl Keys {
 #[derive(Debug)]
 pub struct Staged<T> {
     /// Nothing, if there are no vectors.
-    map: Option<Mmap>,
+    map: Option<Map>,
     dim: usize,
     /// What is known of the rows.
     pub rows: Vec<RowMeta>,
@@ -101,9 +99,7 @@ impl<T: Real> Staging<T> {
     pub fn finish(self) -> io::Result<Staged<T>> {
         let Self { file, dim, rows, keys, .. } = self;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        // SAFETY: the file is the builder's own, under a name that nobody else knows, and is not
-        // written any more.
-        let map = if rows.is_empty() { None } else { Some(unsafe { Mmap::map(&file) }?) };
+        let map = if rows.is_empty() { None } else { Some(Map::of(&file)?) };
         Ok(Staged { map, dim, rows, keys, element: std::marker::PhantomData })
     }
 }

@@ -1,9 +1,10 @@
 //! Segments against exact scans.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fuzzing::options;
 use super::*;
 use crate::schema::Element;
 use crate::vector::{Hit, Metric, Query, Real, RowMeta, RowSet, Scope, SplitMix64, scan};
@@ -27,34 +28,7 @@ fn key_of(row_id: i64) -> String {
 }
 
 pub(super) fn stage<T: Real>(folder: &Path, rows: &[(RowMeta, Vec<f32>)]) -> Staged<T> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(folder.join("staging"))
-        .unwrap();
-    let mut staging = Staging::<T>::new(file, rows[0].1.len());
-    for (meta, vector) in rows {
-        let key = key_of(meta.row_id);
-        staging.put(*meta, key.as_bytes(), Element::F32, bytemuck::cast_slice(vector)).unwrap();
-    }
-    staging.finish().unwrap()
-}
-
-pub(super) fn options(folder: &Path, metric: Metric, lists: Option<usize>) -> BuildOptions {
-    BuildOptions {
-        folder: folder.to_owned(),
-        database: folder.to_owned(),
-        table_id: 1,
-        column_id: 2,
-        metric,
-        index_type: if lists.is_some() { IndexType::Ivf } else { IndexType::Flat },
-        lists,
-        target_recall: 0.99,
-        stamp: 42,
-        threads: 2,
-    }
+    super::fuzzing::stage(folder, rows, key_of)
 }
 
 pub(super) fn built<T: Real>(

@@ -106,11 +106,13 @@ impl Store {
             let mut opened = Vec::with_capacity(names.len());
             let mut missing = HashSet::new();
             for name in names {
+                // Nothing else is even opened, wherever the name leads.
+                if !files::is_index_file(&name) {
+                    missing.insert(name);
+                    continue;
+                }
                 let path = self.index_folder().join(&name);
                 match crate::fs::open_regular(&path) {
-                    _ if !files::is_index_file(&name) => {
-                        missing.insert(name);
-                    }
                     Ok(file) => opened.push((name, file)),
                     Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                         missing.insert(name);

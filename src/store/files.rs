@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -114,11 +114,16 @@ pub(super) fn random_name() -> String {
     format!("{:016x}", random::bits())
 }
 
-/// Whether a name that somebody else may have written is an index file's, and leads nowhere else.
+/// Whether a name that somebody else may have written is one that builds give to index files, which
+/// leads nowhere else.
 pub(super) fn is_index_file(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let is_plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    is_plain && name.strip_suffix(".seg").is_some_and(|stem| !stem.contains('/'))
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_stamp = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some(stem) = name.strip_suffix(".seg") else { return false };
+    match *stem.split('-').collect::<Vec<_>>() {
+        [table, column, stamp] => is_number(table) && is_number(column) && is_stamp(stamp),
+        _ => false,
+    }
 }
 
 /// Removes a file that may not be there.

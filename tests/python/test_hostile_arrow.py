@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from conftest import SHOP_ROWS, SHOP_TIME
-from feast_vector import _core, errors
+from feast_vector import _arrow, _core, errors
 
 DAMAGED = "the Arrow data is damaged"
 
@@ -161,6 +161,50 @@ def test_arrays_are_validated_before_they_are_serialized(array):
     for kind in ("STRING", "FLOAT_LIST", "INT64"):
         with pytest.raises(errors.InvalidInputError, match=DAMAGED):
             _core.serialize_values(kind, array)
+
+
+@pytest.mark.parametrize("kind", ["STRING_LIST", "INT64_LIST", "FLOAT_SET"])
+def test_lists_of_no_elements_stay_as_many_as_they_are(kind):
+    item = pa.string() if kind == "STRING_LIST" else pa.int64()
+    lists = pa.array([[], None, [], []], pa.list_(item, 0))
+    for array in (lists, lists.slice(1), lists.slice(4), lists.cast(pa.list_(item))):
+        for as_feast_does in (False, True):
+            messages = _core.serialize_values(kind, array, as_feast_does=as_feast_does)
+            if messages is not None:
+                nulls = [message == b"" for message in messages.to_pylist()]
+                assert nulls == [value is None for value in array.to_pylist()]
+
+
+INNER = pa.struct([("a", pa.struct([("b", pa.int64())]))])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        INNER,
+        pa.list_(INNER),
+        pa.list_(pa.struct([("b", pa.int64())]), 1),
+        pa.map_(pa.string(), INNER),
+        pa.struct([("c", INNER)]),
+    ],
+    ids=str,
+)
+def test_parts_of_structs_within_structs_are_taken(kind):
+    def value(of, number):
+        if pa.types.is_struct(of):
+            return {field.name: value(field.type, number) for field in of}
+        if pa.types.is_map(of):
+            return [("key", value(of.item_type, number))]
+        return [value(of.value_type, number)] if pa.types.is_nested(of) else number
+
+    whole = pa.array([value(kind, number) for number in range(5)], kind)
+    for start in range(6):
+        for length in range(6 - start):
+            part = whole.slice(start, length)
+            taken = _arrow.array(part)
+            assert taken.to_pylist() == part.to_pylist()
+            # Feast's conversion has to judge; that it is asked is an answer.
+            assert _core.serialize_values("JSON", part) is None
 
 
 def test_join_keys_have_to_be_columns_of_as_many_values():

@@ -1,5 +1,6 @@
 """Files and folders that somebody else put beside the database: refused, left alone, private."""
 
+import json
 import os
 import stat
 import struct
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_harness, sql_elsewhere
-from feast_vector import errors
+from feast_vector import _core, errors
 from indexing import engine_and_view, fill, find, vectors
 from pydantic import ValidationError
 
@@ -86,6 +87,24 @@ def test_a_manifest_that_leads_elsewhere_is_damage_and_waits_for_nothing(harness
         found, _ = find(harness, rows[7])
     assert found[0][0] == 7
     assert find(harness, rows[7], exact=True)[0] == found
+
+
+def test_backup_and_verify_open_nothing_that_a_manifest_leads_to(harness, tmp_path):
+    rows = vectors(2500)
+    fill(harness, rows)
+    engine, view = engine_and_view(harness)
+    engine.optimize(view)
+    [file] = index_folder(harness).glob("*.seg")
+    # A segment, checksums and all, outside of the index folder.
+    elsewhere = tmp_path / "elsewhere.seg"
+    elsewhere.write_bytes(file.read_bytes())
+    sql_elsewhere(harness, f"UPDATE _feast_vector_segments SET file = '{elsewhere}'")
+    backup = json.loads(_core.backup(engine, tmp_path / "backup", replace=False))
+    assert backup["missing_index_files"] == [str(elsewhere)]
+    assert not backup["index_files"]
+    report = json.loads(_core.verify(engine))
+    [finding] = report["findings"]
+    assert "a build gives no file such a name" in finding["message"]
 
 
 @pytest.mark.parametrize("suffix", [".lock", ".index.lock"])

@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| feast_vector::fuzzing::run("arrow_arrays", data));
