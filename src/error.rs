@@ -67,6 +67,8 @@ error_kinds! {
     InvalidSql = "invalid_sql", InvalidInput;
     /// A feature that the view does not have.
     UnknownFeature = "unknown_feature", NotFound;
+    /// A search or a read that takes more of the processors than it may.
+    TooCostly = "too_costly", InvalidInput;
     /// An answer or a batch of more bytes than one array or message holds.
     TooLarge = "too_large", InvalidInput;
     /// Another writer held the database for longer than `busy_timeout`.

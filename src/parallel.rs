@@ -6,6 +6,7 @@
 //! A call brings a [`Cancel`], which the threads that it starts inherit. Long work asks
 //! [`is_cancelled`] or [`check`] every few milliseconds; SQLite's statements ask by themselves.
 
+mod bound;
 mod pipe;
 
 use std::any::Any;
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
+use bound::Bound;
 
+pub use bound::{is_spent, uncounted, within};
 pub use pipe::{Items, Late, pipe};
 
 /// How long a thread waits for others before it asks again whether to stop.
@@ -41,6 +44,8 @@ pub trait Cancel: Send + Sync {
 struct Current {
     cancel: Arc<dyn Cancel>,
     is_callers: bool,
+    /// What it may take of the processors, if that is bounded.
+    bound: Option<Arc<Bound>>,
 }
 
 thread_local! {
@@ -52,19 +57,31 @@ struct Restore(Option<Current>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        let before = self.0.take();
         // Fails only while the thread's own variables are being destroyed.
-        let _ = CURRENT.try_with(|current| current.replace(before));
+        let _ = CURRENT.try_with(|slot| switch(slot, self.0.take()));
     }
 }
 
 fn enter(current: Option<Current>) -> Restore {
-    Restore(CURRENT.with(|slot| slot.replace(current)))
+    Restore(CURRENT.with(|slot| switch(slot, current)))
+}
+
+/// Has the thread work for something else from now on, and gives what it worked for.
+fn switch(slot: &RefCell<Option<Current>>, current: Option<Current>) -> Option<Current> {
+    let is_bounded = current.as_ref().is_some_and(|current| current.bound.is_some());
+    let before = slot.replace(current);
+    if let Some(Current { bound: Some(bound), .. }) = &before {
+        bound.count();
+    }
+    if is_bounded {
+        Bound::begin();
+    }
+    before
 }
 
 /// Does `work`, which stops early once `cancel` says so.
 pub fn with_cancel<T>(cancel: Arc<dyn Cancel>, work: impl FnOnce() -> T) -> T {
-    let _restore = enter(Some(Current { cancel, is_callers: true }));
+    let _restore = enter(Some(Current { cancel, is_callers: true, bound: None }));
     work()
 }
 
@@ -77,8 +94,10 @@ pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
 /// Whether the current thread's work was told to stop. Costs some 30 nanoseconds.
 pub fn is_cancelled() -> bool {
     let asked = CURRENT.try_with(|current| match &*current.borrow() {
-        Some(Current { cancel, is_callers: true }) => cancel.ask(),
-        Some(Current { cancel, is_callers: false }) => cancel.is_set(),
+        Some(Current { cancel, is_callers, bound }) => {
+            bound.as_ref().is_some_and(|bound| bound.has_passed())
+                || if *is_callers { cancel.ask() } else { cancel.is_set() }
+        }
         None => false,
     });
     asked.unwrap_or(false)

@@ -124,6 +124,7 @@ fn request<'a>(
         explain: false,
         numbers_queries: false,
         form: Form::Wire,
+        cpu: None,
     }
 }
 
@@ -196,7 +197,7 @@ fn reads_answer_in_the_order_of_the_keys() {
     write(&engine, &[1, 2, 3], 5);
     let keys = [entity(3), entity(9), entity(1)];
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let batch = engine.read(&view(), &keys, None, Form::Wire).unwrap();
+    let batch = engine.read(&view(), &keys, None, Form::Wire, None).unwrap();
     assert_eq!(
         batch.schema().field(0).data_type(),
         &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))

@@ -169,8 +169,11 @@ class Engine:
         features: list[str] | None = None,
         *,
         typed: bool = False,
+        cpu_seconds: float | None = None,
     ) -> pa.RecordBatch:
         """Read features by entity key (serialized ``EntityKey``), a row for each key.
+
+        ``cpu_seconds`` is what it may take of the processors, unbounded if not given.
 
         Returns:
             ``event_timestamp`` (UTC, null where there is no row), then a binary column for each
@@ -179,7 +182,12 @@ class Engine:
         """
 
     def features(
-        self, reads: FeatureReads, columns: list[bytes], entities: int | None = None
+        self,
+        reads: FeatureReads,
+        columns: list[bytes],
+        entities: int | None = None,
+        *,
+        cpu_seconds: float | None = None,
     ) -> tuple[bytes, list[int]]:
         """Read features of several views, all as of one moment, by column.
 
@@ -188,6 +196,7 @@ class Engine:
             columns: The entities: for each of the reads' columns a serialized ``RepeatedValue``,
                 all of as many values.
             entities: How many entities there are, if they are to lead the response.
+            cpu_seconds: What it may take of the processors; unbounded, if not given.
 
         Returns:
             A serialized ``GetOnlineFeaturesResponse`` with the names and vectors in the order of
@@ -216,6 +225,7 @@ class Engine:
         explain: bool = False,
         numbers_queries: bool = False,
         typed: bool = False,
+        cpu_seconds: float | None = None,
     ) -> tuple[pa.RecordBatch, str | None]:
         """Find the best rows for each query, best first; those of the first query come first.
 
@@ -240,6 +250,8 @@ class Engine:
             explain: Whether to say how the rows were found.
             numbers_queries: Whether a typed answer has the column ``query``.
             typed: Whether features are answered in native types.
+            cpu_seconds: What it may take of the processors, over all threads, without bringing what
+                is in memory up to date; unbounded, if not given.
 
         Returns:
             ``entity_key`` (serialized ``EntityKey``), ``event_timestamp``, ``distance`` (float64,

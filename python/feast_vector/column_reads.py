@@ -30,6 +30,9 @@ class ColumnReads(OnlineStore):
     # Feast imports six other stores to find out, unless told.
     _versioned_read_supported = True
 
+    # Whether the store is a server's, which answers strangers.
+    _is_served = False
+
     def __init__(self) -> None:
         """Remember no calls yet."""
         self._plans = Plans()
@@ -39,6 +42,14 @@ class ColumnReads(OnlineStore):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what was remembered."""
         return {**self.__dict__, "_plans": Plans(), "_looked": set()}
+
+    def _seconds(self, config: RepoConfig, *, awaited: bool = False) -> float | None:
+        """What a read may take of a core: unbounded in a program of the user's own.
+
+        Feast's servers say that they are one when they start, and await their reads.
+        """
+        is_bounded = awaited or self._is_served
+        return config.online_store.limits.cpu_seconds if is_bounded else None
 
     def _look_once(self, engine: _core.Engine, view: _core.View, name: str) -> None:
         """Warn with the first read of a view where its rows are in another store's table."""
@@ -76,7 +87,8 @@ class ColumnReads(OnlineStore):
         request = self._plans.request(*call)
         if request is None:
             return super().get_online_features(*call, include_feature_view_version_metadata)
-        answer = request.read(self._look_at(config, request.groups))
+        engine = self._look_at(config, request.groups)
+        answer = request.read(engine, self._seconds(config))
         return request.response(answer, include_feature_view_version_metadata)
 
     async def get_online_features_async(
@@ -96,11 +108,11 @@ class ColumnReads(OnlineStore):
             return await super().get_online_features_async(
                 *call, include_feature_view_version_metadata
             )
-        engine = self._look_at(config, request.groups)
+        read = (self._look_at(config, request.groups), self._seconds(config, awaited=True))
         if request.keys <= INLINE_KEYS:
-            answer = request.read(engine)
+            answer = request.read(*read)
         else:
-            answer = await in_thread("read", request.read, engine)
+            answer = await in_thread("read", request.read, *read)
         return request.response(answer, include_feature_view_version_metadata)
 
     def _read_features_per_fv(
@@ -129,7 +141,8 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        answer = request.read(self._look_at(config, request.groups))
+        engine = self._look_at(config, request.groups)
+        answer = request.read(engine, self._seconds(config))
         request.merge(answer, online_features_response, include_feature_view_version_metadata)
 
     async def _read_features_per_fv_async(
@@ -158,9 +171,9 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        engine = self._look_at(config, request.groups)
+        read = (self._look_at(config, request.groups), self._seconds(config, awaited=True))
         if request.keys <= INLINE_KEYS:
-            answer = request.read(engine)
+            answer = request.read(*read)
         else:
-            answer = await in_thread("read", request.read, engine)
+            answer = await in_thread("read", request.read, *read)
         request.merge(answer, online_features_response, include_feature_view_version_metadata)

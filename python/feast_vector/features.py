@@ -111,9 +111,9 @@ class Request:
         self._columns = columns
         self._rows = rows
 
-    def read(self, engine: _core.Engine) -> Answer:
-        """Read, all views as of one moment."""
-        return engine.features(self._reads.native, self._columns)
+    def read(self, engine: _core.Engine, seconds: float | None) -> Answer:
+        """Read, all views as of one moment, in so many seconds of a core at most."""
+        return engine.features(self._reads.native, self._columns, cpu_seconds=seconds)
 
     def merge(
         self,
@@ -154,10 +154,10 @@ class WholeRequest(Request):
         self._leading = len(columns)
         self._feature_types = feature_types
 
-    def read(self, engine: _core.Engine) -> Answer:
-        """Read, all views as of one moment; the answer has the entities too."""
+    def read(self, engine: _core.Engine, seconds: float | None) -> Answer:
+        """Read as other requests do; the answer has the entities too."""
         started = time.monotonic()
-        answer = engine.features(self._reads.native, self._columns, self._rows)
+        answer = engine.features(self._reads.native, self._columns, self._rows, cpu_seconds=seconds)
         with contextlib.suppress(ImportError):  # Feast's metrics need a package of their own.
             from feast import metrics
 

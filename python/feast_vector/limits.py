@@ -42,6 +42,13 @@ class Limits(BaseModel):
     """Rows that one search ranks: ``top_k`` and ``offset`` together, or all that there are, for
     each query."""
 
+    cpu_seconds: Annotated[
+        float | None, Field(strict=True, gt=0, le=86_400, allow_inf_nan=False)
+    ] = 1.0
+    """Seconds of a core, over all threads, that one of Feast's searches may take, and a read that
+    Feast's servers make; ``null`` for no bound. Loading what is not in memory yet does not count:
+    later calls have the use of it."""
+
     def of_core(self) -> dict[str, int]:
-        """The limits in the core's terms."""
-        return dict(self)
+        """The limits that an engine is opened with; the others are passed with each call."""
+        return self.model_dump(exclude={"cpu_seconds"})

@@ -102,6 +102,7 @@ class VectorView:
         past_ttl: bool | None = None,
         exact: bool = False,
         explain: bool = False,
+        cpu_seconds: float | None = None,
         as_dict: bool = False,
     ) -> Any:  # noqa: ANN401
         """Find the best rows by vector, by text, or by both rankings fused; best first.
@@ -127,6 +128,8 @@ class VectorView:
                 ``enforce_ttl`` is set.
             exact: Compare with every vector that passes the filter, whatever index there is.
             explain: Also return how the rows were found, as a dict.
+            cpu_seconds: What it may take of the processors, over all threads, without loading what
+                is not in memory yet; unbounded, if not given.
             as_dict: Return a dict of lists instead of Arrow.
 
         Returns:
@@ -182,6 +185,7 @@ class VectorView:
             explain=explain,
             numbers_queries=many,
             typed=True,
+            cpu_seconds=cpu_seconds,
             **searched,
         )
         answer = batch.to_pydict() if as_dict else batch

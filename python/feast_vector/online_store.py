@@ -98,10 +98,21 @@ class VectorOnlineStore(ColumnReads):
         requested_features: list[str] | None = None,
     ) -> list[protos.ReadRow]:
         """Read features by entity key: a row for each key, in their order."""
+        seconds = self._seconds(config)
+        return self._read(config, table, entity_keys, requested_features, seconds)
+
+    def _read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None,
+        seconds: float | None,
+    ) -> list[protos.ReadRow]:
         keys = protos.serialize_keys(entity_keys)
         engine, view = self.engine(config), views.identity(config, table)
         self._look_once(engine, view, table.name)
-        batch = engine.read(view, keys, requested_features)
+        batch = engine.read(view, keys, requested_features, cpu_seconds=seconds)
         enforced = config.online_store.enforce_ttl
         return protos.read_rows(batch, views.not_before(table) if enforced else None)
 
@@ -113,11 +124,10 @@ class VectorOnlineStore(ColumnReads):
         requested_features: list[str] | None = None,
     ) -> list[protos.ReadRow]:
         """Read as :meth:`online_read` does; many keys in another thread."""
+        call = (config, table, entity_keys, requested_features, self._seconds(config, awaited=True))
         if len(entity_keys) <= INLINE_KEYS:
-            return self.online_read(config, table, entity_keys, requested_features)
-        return await in_thread(
-            "read", self.online_read, config, table, entity_keys, requested_features
-        )
+            return self._read(*call)
+        return await in_thread("read", self._read, *call)
 
     # --- searching
 
@@ -234,6 +244,7 @@ class VectorOnlineStore(ColumnReads):
             filter=None if filters is None else conditions(filters, online.limits),
             not_before=views.not_before(table) if online.enforce_ttl else None,
             features=features,
+            cpu_seconds=online.limits.cpu_seconds,
             **by_vector,
         )
         if batch.num_rows > online.max_top_k:
@@ -289,6 +300,7 @@ class VectorOnlineStore(ColumnReads):
 
     async def initialize(self, config: RepoConfig) -> None:
         """Open the database, so that a server that cannot says so when it starts."""
+        self._is_served = True
         view = _core.View(config.project, "")
         await asyncio.to_thread(self.engine(config).read, view, [], [])
 

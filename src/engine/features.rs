@@ -1,12 +1,15 @@
 //! Reading by column: the response to `get_online_features`, as one message.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 
+use super::request::too_costly;
 use super::{Engine, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::proto::{self, EventTimes, FeaturesMessage};
 use crate::schema::ViewId;
 use crate::store::{self, RowKey, Rows, Snapshot};
@@ -48,8 +51,22 @@ impl Engine {
     ///
     /// `columns` are the entities' values: for each of [`FeatureReads::columns`] a serialized
     /// `RepeatedValue`, all of as many values. They lead the response, if `entities` says how many
-    /// there are.
+    /// there are. `cpu` is what the call may take of the processors.
     pub fn features(
+        &self,
+        reads: &FeatureReads,
+        columns: &[&[u8]],
+        entities: Option<usize>,
+        cpu: Option<Duration>,
+    ) -> Result<FeaturesAnswer> {
+        let late = |limit| {
+            let views: Vec<_> = reads.reads.iter().map(|read| read.view.to_string()).collect();
+            too_costly(&views.join(", "), "the read", limit, "ask for fewer entities at a time")
+        };
+        parallel::within(cpu, late, || self.features_within(reads, columns, entities))
+    }
+
+    fn features_within(
         &self,
         reads: &FeatureReads,
         columns: &[&[u8]],
@@ -84,6 +101,7 @@ impl Engine {
                 message.put_names(&read.names);
                 let mut count = 0;
                 for column in &rows.features {
+                    parallel::check()?;
                     let column = column.as_binary::<i32>();
                     let value = |&row: &usize| column.is_valid(row).then(|| column.value(row));
                     count += message.put_vector(places.iter().map(value), &times);
@@ -109,6 +127,7 @@ fn rows_of(
     let join_keys: Vec<(&str, &[u8])> =
         read.join_keys.iter().map(|(name, at)| (name.as_str(), columns[*at])).collect();
     let keys = proto::encode_key_columns(&join_keys).map_err(|error| error.at(&read.view))?;
+    parallel::check()?;
     let (unique, places) = unique(&keys);
     let features: Vec<&str> = read.features.iter().map(String::as_str).collect();
     let rows = match snapshot.table(&read.view)? {

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard};
 
 use crate::error::Result;
 use crate::index::Rows;
+use crate::parallel;
 use crate::query::{self, Resolved};
 use crate::schema::{Attribute, ViewId};
 use crate::store::{AsOf, Changes, Micros, Snapshot, TableState};
@@ -62,7 +63,7 @@ pub(super) fn passing(
     filter: Resolved,
     now: Micros,
 ) -> Result<Arc<RowSet>> {
-    let cache = followed(cache, snapshot, table, &filter)?;
+    let cache = parallel::uncounted(|| followed(cache, snapshot, table, &filter))?;
     let known = cache
         .remembered
         .lock()
@@ -72,7 +73,7 @@ pub(super) fn passing(
     if let Some(rows) = known {
         return Ok(rows);
     }
-    let rows = Arc::new(query::matching(&filter, &cache.rows, now));
+    let rows = Arc::new(query::matching(&filter, &cache.rows, now)?);
     if !cache.rows.expires() {
         let mut remembered = cache.remembered.lock();
         remembered.push_front((filter, Arc::clone(&rows)));

@@ -87,6 +87,7 @@ pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<
         explain: false,
         numbers_queries: false,
         form: Form::Wire,
+        cpu: None,
     })?;
     Ok(answer.rows.num_rows())
 }

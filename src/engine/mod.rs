@@ -30,6 +30,8 @@ mod vectors;
 mod verify;
 mod write;
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 #[cfg(test)]

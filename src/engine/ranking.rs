@@ -10,6 +10,7 @@ use super::request::{TextQuery, VectorQuery};
 use crate::error::{ErrorKind, Result};
 use crate::index::{How, Reach, Strategy};
 use crate::limits::exceeded;
+use crate::parallel;
 use crate::query::reciprocal_rank;
 use crate::schema::Column;
 use crate::vector::{Hit, Metric};
@@ -181,6 +182,7 @@ impl Moment<'_, '_, '_> {
     ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for (query, text) in texts.queries.iter().enumerate() {
+            parallel::check()?;
             let ranking = self.rank_texts(text, texts, self.depth(), explanation.as_deref_mut())?;
             found.extend(self.page(ranking.best).map(|(row_id, rank)| Found {
                 query,
@@ -209,6 +211,7 @@ impl Moment<'_, '_, '_> {
         }
         let mut found = Vec::new();
         for (query, (hits, text)) in nearest.into_iter().zip(texts.queries).enumerate() {
+            parallel::check()?;
             let ranking = self.rank_texts(text, texts, WINDOW, explanation.as_deref_mut())?;
             let mut distances: HashMap<i64, f64> =
                 hits.iter().map(|hit| (hit.row_id, hit.distance)).collect();

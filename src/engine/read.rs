@@ -1,9 +1,11 @@
 //! Reading by entity key, deleting, counting, and the caller's own SQL.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 
 use super::answer::{features_of, typed_features};
-use super::request::Form;
+use super::request::{Form, too_costly};
 use super::{Engine, batch, now, typed};
 use crate::error::Result;
 use crate::parallel;
@@ -19,8 +21,24 @@ impl Engine {
     /// order. As [`Form::Wire`]: `event_timestamp` (UTC microseconds, null where there is no such
     /// row), then a binary column for each feature: the serialized `Value`, empty for a null, null
     /// for an absent feature. As [`Form::Typed`]: the join keys, the features in native types, and
-    /// `event_timestamp`. `features` of `None` means every feature that the table has.
+    /// `event_timestamp`. `features` of `None` means every feature that the table has. `cpu` is what
+    /// the call may take of the processors.
     pub fn read(
+        &self,
+        view: &ViewSpec,
+        keys: &[&[u8]],
+        features: Option<&[String]>,
+        form: Form,
+        cpu: Option<Duration>,
+    ) -> Result<RecordBatch> {
+        let late = |limit| {
+            let advice = "ask for fewer entities at a time";
+            too_costly(&view.id.to_string(), "the read", limit, advice)
+        };
+        parallel::within(cpu, late, || self.read_within(view, keys, features, form))
+    }
+
+    fn read_within(
         &self,
         view: &ViewSpec,
         keys: &[&[u8]],

@@ -1,5 +1,7 @@
 //! What a search is asked for, and what of it is refused before anything is read.
 
+use std::time::Duration;
+
 use ndarray::ArrayView2;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +73,8 @@ pub struct SearchRequest<'a> {
     pub numbers_queries: bool,
     /// How they are answered.
     pub form: Form,
+    /// What it may take of the processors, but for bringing what is in memory up to date.
+    pub cpu: Option<Duration>,
 }
 
 impl SearchRequest<'_> {
@@ -116,6 +120,17 @@ pub(super) fn check(request: &SearchRequest<'_>, limits: &Limits) -> Result<()> 
         return invalid("the weights and the k of the fusion have to be numbers of at least 0");
     }
     request.vectors.map_or(Ok(()), |vectors| check_queries(request.view, &vectors))
+}
+
+/// The error of a call that has taken more of the processors than it may.
+pub(super) fn too_costly(place: &str, what: &str, limit: Duration, advice: &str) -> Error {
+    let seconds = limit.as_secs_f64();
+    let message = format!(
+        "{place}: {what} took more than {seconds} seconds of a core and was given up \
+         (`cpu_seconds`, under `limits` in the online_store section of feature_store.yaml, or an \
+         argument of the native call); {advice}, or raise the limit"
+    );
+    Error::new(ErrorKind::TooCostly, message)
 }
 
 pub(super) fn text_search_is_off(view: &ViewSpec) -> Error {

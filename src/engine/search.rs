@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::answer::{answer, features_of, rows_of};
 use super::context::Moment;
-use super::request::{SearchRequest, VectorQuery, check, place};
+use super::request::{SearchRequest, VectorQuery, check, place, too_costly};
 use super::vectors::{CacheKey, VectorCache, follow, wrong_length};
 use super::{Engine, filters, now};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,10 +68,18 @@ impl Engine {
     /// Rows without a vector, or with one of NaN or infinity, have no distance: a search by vector
     /// does not find them, one by text does.
     pub fn search(&self, request: &SearchRequest<'_>) -> Result<SearchAnswer> {
+        let late = |limit| {
+            let advice = "ask for fewer rows, by a simpler filter, or by fewer and rarer words";
+            too_costly(&request.view.id.to_string(), "the search", limit, advice)
+        };
+        parallel::within(request.cpu, late, || self.search_within(request))
+    }
+
+    fn search_within(&self, request: &SearchRequest<'_>) -> Result<SearchAnswer> {
         let _entered = self.gate.enter()?;
         check(request, self.limits())?;
         if request.texts.is_some() {
-            self.ensure_text_index(request.view)?;
+            parallel::uncounted(|| self.ensure_text_index(request.view))?;
         }
         let key = request.vectors.map(|vectors| {
             (request.view.id.clone(), vectors.feature.to_owned(), vectors.queries.ncols())
@@ -129,6 +137,8 @@ impl Engine {
                     continue;
                 }
                 (Err(error), Some(key)) if error.is_callers() => self.vectors.forget_if_none(key),
+                // What is in memory was brought up to date, or not touched.
+                (Err(_), _) if parallel::is_spent() => {}
                 (Err(error), key) if !error.is_callers() => {
                     // What was under way may be half done.
                     if let Some(key) = key {
@@ -188,7 +198,9 @@ impl Engine {
             let vectors = match (vectors, column) {
                 (Some(cache), Some((column, dim))) => {
                     let folder = self.store.index_folder();
-                    let followed = follow(cache, snapshot, table, column, dim, &folder)?;
+                    let followed = parallel::uncounted(|| {
+                        follow(cache, snapshot, table, column, dim, &folder)
+                    })?;
                     if !without_index {
                         self.request_index(request, &followed);
                     }

@@ -11,7 +11,7 @@ use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::{self, Cancel};
 
 /// How often Python is asked for signals; sooner than anybody waits for Ctrl-C.
@@ -101,6 +101,14 @@ pub(super) fn run<T>(what: &str, body: impl FnOnce(&Call) -> PyResult<T>) -> PyR
     let call = Call { interrupt: Arc::new(interrupt) };
     catch_unwind(AssertUnwindSafe(|| body(&call)))
         .unwrap_or_else(|panic| Err(parallel::panicked(what, &*panic).into()))
+}
+
+/// A time in seconds, as Python passes it.
+pub(super) fn seconds(number: Option<f64>, name: &str) -> Result<Option<Duration>> {
+    number.map(Duration::try_from_secs_f64).transpose().map_err(|cause| {
+        let message = format!("{name} has to be a time in seconds: {cause}");
+        Error::new(ErrorKind::InvalidArgument, message)
+    })
 }
 
 /// Says what went wrong in the background. No call fails by it: a filter that makes warnings errors

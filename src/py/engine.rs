@@ -12,7 +12,7 @@ use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
 
 use super::arrow::Batches;
-use super::call::{run, warn};
+use super::call::{run, seconds, warn};
 use super::features::FeatureReads;
 use super::filter::{PyCondition, PySqlValue, to_filter};
 use super::limits::PyLimits;
@@ -147,7 +147,7 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (view, keys, features=None, *, typed=false))]
+    #[pyo3(signature = (view, keys, features=None, *, typed=false, cpu_seconds=None))]
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -155,29 +155,33 @@ impl Engine {
         keys: Vec<PyBackedBytes>,
         features: Option<Vec<String>>,
         typed: bool,
+        cpu_seconds: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         run("a read", |call| {
+            let cpu = seconds(cpu_seconds, "cpu_seconds")?;
             let batch = call.detached(py, || {
                 let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-                self.engine.read(&view.spec, &keys, features.as_deref(), form(typed))
+                self.engine.read(&view.spec, &keys, features.as_deref(), form(typed), cpu)
             })?;
             warn(py, self.engine.take_notices());
             PyRecordBatch::new(batch).into_pyarrow(py)
         })
     }
 
-    #[pyo3(signature = (reads, columns, entities=None))]
+    #[pyo3(signature = (reads, columns, entities=None, *, cpu_seconds=None))]
     fn features<'py>(
         &self,
         py: Python<'py>,
         reads: &FeatureReads,
         columns: Vec<PyBackedBytes>,
         entities: Option<usize>,
+        cpu_seconds: Option<f64>,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<u64>)> {
         run("a read of features", |call| {
+            let cpu = seconds(cpu_seconds, "cpu_seconds")?;
             let answer = call.detached(py, || {
                 let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
-                self.engine.features(&reads.reads, &columns, entities)
+                self.engine.features(&reads.reads, &columns, entities, cpu)
             })?;
             warn(py, self.engine.take_notices());
             Ok((PyBytes::new(py, &answer.message), answer.present))
@@ -188,7 +192,7 @@ impl Engine {
         view, *, top_k, offset=0, feature=None, queries=None, metric="cosine", max_distance=None,
         texts=None, text_match="any", rrf_k=60.0, vector_weight=1.0, text_weight=1.0,
         filter=None, not_before=None, features=None, exact=false, explain=false,
-        numbers_queries=false, typed=false
+        numbers_queries=false, typed=false, cpu_seconds=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     #[allow(clippy::fn_params_excessive_bools, reason = "keyword arguments in Python")]
@@ -214,8 +218,10 @@ impl Engine {
         explain: bool,
         numbers_queries: bool,
         typed: bool,
+        cpu_seconds: Option<f64>,
     ) -> PyResult<(Bound<'py, PyAny>, Option<String>)> {
         run("a search", |call| {
+            let cpu = seconds(cpu_seconds, "cpu_seconds")?;
             let metric = Metric::parse(metric)?;
             let mode = TextMatch::parse(text_match)?;
             let filter =
@@ -246,6 +252,7 @@ impl Engine {
                     explain,
                     numbers_queries,
                     form: form(typed),
+                    cpu,
                 })
             })?;
             let explanation = answer.explanation.map(|explanation| explanation.to_string());
@@ -333,10 +340,7 @@ impl Engine {
         max_length: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         run("a SQL statement", |call| {
-            let timeout = timeout
-                .map(Duration::try_from_secs_f64)
-                .transpose()
-                .map_err(|cause| PyValueError::new_err(format!("timeout: {cause}")))?;
+            let timeout = seconds(timeout, "timeout")?;
             let limits = SqlLimits { timeout, max_rows, max_bytes, max_length };
             let parameters: Vec<SqlValue> = parameters
                 .into_iter()
@@ -380,15 +384,6 @@ impl Engine {
 
 fn form(typed: bool) -> Form {
     if typed { Form::Typed } else { Form::Wire }
-}
-
-/// Serializes an `EntityKey` message as Feast's serialization version 3 does.
-#[pyfunction]
-pub(super) fn encode_entity_key<'py>(
-    py: Python<'py>,
-    message: &[u8],
-) -> PyResult<Bound<'py, PyBytes>> {
-    run("encode_entity_key", |_| Ok(PyBytes::new(py, &crate::proto::encode_key(message)?)))
 }
 
 /// The canonical name of a metric, as Feast's score conversion reads it.

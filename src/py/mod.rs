@@ -27,7 +27,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<features::FeatureReads>()?;
     module.add_function(wrap_pyfunction!(errors::error_kinds, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::encode_entity_key, module)?)?;
+    module.add_function(wrap_pyfunction!(serialize::encode_entity_key, module)?)?;
     module.add_function(wrap_pyfunction!(engine::normalize_metric, module)?)?;
     module.add_function(wrap_pyfunction!(limits::default_limits, module)?)?;
     module.add_function(wrap_pyfunction!(features::serialize_entities, module)?)?;

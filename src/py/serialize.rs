@@ -2,6 +2,7 @@
 
 use arrow::array::ArrayRef;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use pyo3_arrow::PyArray;
 
 use super::call::run;
@@ -45,4 +46,13 @@ pub(super) fn serialize_entity_keys(
 fn to_pyarrow(py: Python<'_>, array: ArrayRef) -> PyResult<Bound<'_, PyAny>> {
     let array = PyArray::from_array_ref(array).into_pyobject(py)?;
     py.import("pyarrow")?.getattr("array")?.call1((array,))
+}
+
+/// Serializes an `EntityKey` message as Feast's serialization version 3 does.
+#[pyfunction]
+pub(super) fn encode_entity_key<'py>(
+    py: Python<'py>,
+    message: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    run("encode_entity_key", |_| Ok(PyBytes::new(py, &crate::proto::encode_key(message)?)))
 }

@@ -3,15 +3,23 @@
 use super::node::Step;
 use super::resolve::Resolved;
 use super::test::{Test, Value};
+use crate::error::Result;
 use crate::index::{Cell, CellColumn, Rows};
+use crate::parallel;
 use crate::vector::RowSet;
+
+/// Cells that are tested between two looks whether to go on; a multiple of a mask's word.
+const BETWEEN_LOOKS: usize = 1 << 14;
 
 /// A bit for each row, in the order of the rows.
 type Mask = Vec<u64>;
 
 /// The rows that pass the filter and have not expired by `now`. Its attributes have to be resident;
 /// one that is not, no row has.
-pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> RowSet {
+///
+/// # Errors
+/// [`crate::ErrorKind::Interrupted`] where it is told to stop.
+pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> Result<RowSet> {
     let words = rows.len().div_ceil(64);
     let mut masks: Vec<Mask> = Vec::new();
     for step in &filter.steps {
@@ -19,11 +27,11 @@ pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> RowSet {
             Step::Everything => vec![u64::MAX; words],
             Step::Nothing => vec![0; words],
             Step::Test { attribute, test, is_for_lists } => match rows.column(attribute) {
-                Some(column) => passing(column, test, *is_for_lists),
+                Some(column) => passing(column, test, *is_for_lists)?,
                 None => vec![0; words],
             },
             Step::Null(attribute) => match rows.column(attribute) {
-                Some(column) => mask_of(column, |cell| *cell == Cell::Absent),
+                Some(column) => mask_of(column, |cell| *cell == Cell::Absent)?,
                 None => vec![u64::MAX; words],
             },
             Step::Not => {
@@ -38,7 +46,7 @@ pub fn matching(filter: &Resolved, rows: &Rows, now: i64) -> RowSet {
         };
         masks.push(mask);
     }
-    masks.pop().map_or_else(RowSet::default, |mask| row_set(mask, rows, now))
+    Ok(masks.pop().map_or_else(RowSet::default, |mask| row_set(mask, rows, now)))
 }
 
 /// The last two of the masks as one.
@@ -76,10 +84,13 @@ fn row_set(mut mask: Mask, rows: &Rows, now: i64) -> RowSet {
     set
 }
 
-fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Mask {
+fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Result<Mask> {
     // Each distinct text is tested once.
-    let texts: Vec<bool> =
-        column.words().iter().map(|word| test.holds(Value::Text(word))).collect();
+    let mut texts: Vec<bool> = Vec::with_capacity(column.words().len());
+    for words in column.words().chunks(BETWEEN_LOOKS) {
+        parallel::check()?;
+        texts.extend(words.iter().map(|word| test.holds(Value::Text(word))));
+    }
     let bytes = |code: u32| test.holds(Value::Bytes(&column.words()[code as usize]));
     let range = test.integer_range();
     let one = |cell: &Cell| match cell {
@@ -100,15 +111,17 @@ fn passing(column: &CellColumn, test: &Test, is_for_lists: bool) -> Mask {
     mask_of(column, passes)
 }
 
-fn mask_of(column: &CellColumn, passes: impl Fn(&Cell) -> bool) -> Mask {
-    column
-        .cells()
-        .chunks(64)
-        .map(|cells| {
+fn mask_of(column: &CellColumn, passes: impl Fn(&Cell) -> bool) -> Result<Mask> {
+    let cells = column.cells();
+    let mut mask = Mask::with_capacity(cells.len().div_ceil(64));
+    for cells in cells.chunks(BETWEEN_LOOKS) {
+        parallel::check()?;
+        mask.extend(cells.chunks(64).map(|cells| {
             cells
                 .iter()
                 .enumerate()
                 .fold(0, |word, (bit, cell)| word | u64::from(passes(cell)) << bit)
-        })
-        .collect()
+        }));
+    }
+    Ok(mask)
 }

@@ -11,8 +11,12 @@ use super::cell;
 use super::connections::Snapshot;
 use super::states::CellStates;
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::proto::{self, check};
 use crate::schema::{Column, TableSchema, quote};
+
+/// Rows that are read between two looks whether to go on: some hundred microseconds.
+const ROWS_BETWEEN_LOOKS: usize = 32;
 
 /// How rows are named.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +67,15 @@ impl Snapshot<'_> {
         };
         match keys {
             RowKey::Keys(keys) => {
-                for key in keys {
+                for (at, key) in keys.iter().enumerate() {
+                    look(at)?;
                     statement.raw_bind_parameter(1, key)?;
                     push(&mut statement, Some(key))?;
                 }
             }
             RowKey::RowIds(row_ids) => {
-                for row_id in row_ids {
+                for (at, row_id) in row_ids.iter().enumerate() {
+                    look(at)?;
                     statement.raw_bind_parameter(1, row_id)?;
                     push(&mut statement, None)?;
                 }
@@ -106,13 +112,19 @@ impl Snapshot<'_> {
     ) -> Result<()> {
         let sql = format!("SELECT 1 FROM {} WHERE row_id = ?1", quote(&schema.sql_name));
         let mut statement = self.connection.prepare_cached(&sql)?;
-        for (row_id, known) in row_ids.iter().zip(known) {
+        for (at, (row_id, known)) in row_ids.iter().zip(known).enumerate() {
+            look(at)?;
             if known.is_some() && !statement.exists([row_id])? {
                 *known = None;
             }
         }
         Ok(())
     }
+}
+
+/// Looks now and then whether to go on. SQLite looks, too, but only in statements that take long.
+fn look(at: usize) -> Result<()> {
+    if at.is_multiple_of(ROWS_BETWEEN_LOOKS) { parallel::check() } else { Ok(()) }
 }
 
 /// What [`Snapshot::rows`] gives for a view that has no table.

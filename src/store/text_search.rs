@@ -14,6 +14,7 @@ use rusqlite::types::ValueRef;
 use super::connections::Snapshot;
 use super::text::select_sql;
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel;
 use crate::schema::{TableSchema, quote};
 use crate::text::{Phrase, TextMatch, indexable};
 
@@ -82,6 +83,7 @@ impl Snapshot<'_> {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut weighted = Vec::with_capacity(phrases.len());
         for phrase in phrases {
+            parallel::check()?;
             let rows: i64 = statement.query_row([expression_of(phrase)], |row| row.get(0))?;
             let rows = rows.cast_unsigned();
             let idf = ((texts.saturating_sub(rows) as f64 + 0.5) / (rows as f64 + 0.5)).ln();
@@ -156,6 +158,7 @@ impl Snapshot<'_> {
         let mut sizes = self.connection.prepare_cached(&sql)?;
         let mut ranks = HashMap::with_capacity(row_ids.len());
         for row_id in row_ids {
+            parallel::check()?;
             let size: Option<Vec<u8>> = sizes.query_row([row_id], |row| row.get(0)).optional()?;
             let length = size.map_or(0, |size| varints(&size).sum::<u64>());
             let mut counts = vec![0usize; phrases.len()];
