@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from feast_vector._core import Engine
 from feast_vector._same_process import watch
+from feast_vector.errors import hide_folder
 
 if TYPE_CHECKING:
     from feast_vector.config import VectorOnlineStoreConfig
@@ -39,6 +40,7 @@ def open_engine(path: str, config: VectorOnlineStoreConfig) -> Engine:
         file_mode=cast("int | None", getattr(config, "file_mode", None)),
         limits=config.limits.of_core(),
     )
+    hide_folder(path)
     _live.add(engine)
     if not engine.holds_locks():
         watch(path)

@@ -11,6 +11,7 @@ that says what to do: 503 for a store that is busy, 422 for bad input, 404 for w
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -18,8 +19,26 @@ from typing import TYPE_CHECKING, ClassVar, cast
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_STORE = re.compile(r"online store '(?:/|[A-Za-z]:[\\/])[^']*'")
-_PATH = re.compile(r"'(?:/|[A-Za-z]:[\\/])(?:[^']*[\\/])?([^'\\/]*)'")
+_ABSOLUTE = r"(?:/|\\\\|[A-Za-z]:[\\/])"
+_STORE = re.compile(rf"online store '{_ABSOLUTE}[^']*'")
+_PATH = re.compile(rf"'{_ABSOLUTE}(?:[^']*[\\/])?([^'\\/]*)'")
+
+# Folders of databases in use: an apostrophe in a path hides where it ends.
+_folders: set[str] = set()
+
+
+def hide_folder(database: str) -> None:
+    """Have what strangers are told leave out the folder of a database, however it is spelled."""
+    spelled = (database, os.path.abspath(database), os.path.realpath(database))  # noqa: PTH100
+    folders = {os.path.dirname(path) for path in spelled}  # noqa: PTH120
+    _folders.update(folder for folder in folders if "'" in folder)
+
+
+def _without_paths(message: str) -> str:
+    for folder in sorted(_folders, key=len, reverse=True):
+        name = os.path.basename(folder).replace("'", "_")  # noqa: PTH119
+        message = message.replace(f"'{folder}'", f"'/{name}'").replace(folder + os.sep, "/")
+    return _PATH.sub(r"'\1'", _STORE.sub("the online store", message))
 
 
 class FeastVectorError(Exception):
@@ -70,7 +89,7 @@ class FeastVectorError(Exception):
 
     def to_error_detail(self) -> str:
         """What Feast's server answers: the message without paths, which are for the log alone."""
-        message = _PATH.sub(r"'\1'", _STORE.sub("the online store", str(self)))
+        message = _without_paths(str(self))
         name = (self._plain or type(self)).__name__
         return json.dumps({"module": __name__, "class": name, "message": message})
 
