@@ -14,7 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from feast_vector._stream import BatchStream
 from feast_vector.errors import InvalidInputError
+
+_ARROW = (pa.Array, pa.ChunkedArray, pa.RecordBatch, pa.Table)
 
 
 def validate(data: Any, what: str = "") -> Any:  # noqa: ANN401
@@ -23,7 +26,7 @@ def validate(data: Any, what: str = "") -> Any:  # noqa: ANN401
     Raises:
         InvalidInputError: Arrow data that contradicts itself.
     """
-    if isinstance(data, pa.Array | pa.ChunkedArray | pa.RecordBatch | pa.Table):
+    if isinstance(data, _ARROW):
         try:
             _validate(data)
         except (pa.ArrowException, ValueError) as cause:
@@ -70,8 +73,8 @@ def reader(data: Any) -> pa.RecordBatchReader:  # noqa: ANN401
     if _is_of(data, "pandas"):
         # As pandas itself does; its columns may be pyarrow's.
         data = pa.Table.from_pandas(data)
-    # pyarrow's tables and scanners, and our streams.
-    own = getattr(data, "to_reader", None) if _is_of(data, "pyarrow", "feast_vector") else None
+    # pyarrow's tables and scanners.
+    own = getattr(data, "to_reader", None) if _is_of(data, "pyarrow") else None
     found = own() if callable(own) else None
     if isinstance(found, pa.RecordBatchReader):
         return found
@@ -103,6 +106,8 @@ def batches(source: pa.RecordBatchReader, what: str = "") -> Iterator[pa.RecordB
 
 def checked(data: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:  # noqa: ANN401
     """What the core takes of a table or stream: its schema, and its validated batches."""
+    if isinstance(data, BatchStream):
+        return data.schema, data.batches()
     source = reader(data)
     return source.schema, batches(source)
 
@@ -141,8 +146,8 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
 
 
-def _is_of(data: Any, *packages: str) -> bool:  # noqa: ANN401
-    return type(data).__module__.partition(".")[0] in packages
+def _is_of(data: Any, package: str) -> bool:  # noqa: ANN401
+    return type(data).__module__.partition(".")[0] == package
 
 
 def with_uuids_as_text(column: pa.Array) -> pa.Array:

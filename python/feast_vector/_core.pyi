@@ -1,7 +1,7 @@
 """The native core of feast-vector."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import numpy as np
@@ -43,6 +43,13 @@ _Condition: TypeAlias = tuple[str, str, list[_Literal]] | tuple[str, int]
 
 class _ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+class _Batches(Protocol):
+    """What `feast_vector._stream` makes of validated values."""
+
+    schema: pa.Schema
+
+    def batches(self) -> Iterator[pa.RecordBatch]: ...
 
 @final
 class View:
@@ -144,7 +151,7 @@ class Engine:
     def write(
         self,
         view: View,
-        batches: _ArrowStream,
+        batches: _ArrowStream | _Batches,
         *,
         newest_event_wins: bool = True,
         ttl_seconds: int | None = None,

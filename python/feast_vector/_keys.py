@@ -14,6 +14,9 @@ from feast_vector.errors import InvalidInputError
 if TYPE_CHECKING:
     from feast.value_type import ValueType
 
+# Types of keys that are taken as they are.
+_PLAIN = {int, str}
+
 
 def serialized(view: str, types: Mapping[str, ValueType], keys: Any) -> list[bytes]:  # noqa: ANN401
     """Serialized entity keys of the view with join keys of those types, in their order.
@@ -28,6 +31,8 @@ def serialized(view: str, types: Mapping[str, ValueType], keys: Any) -> list[byt
         InvalidInputError: Keys that are not the view's.
     """
     names = list(types)
+    if len(names) == 1 and type(keys) is list and set(map(type, keys)) <= _PLAIN:
+        return _encoded(view, types, {names[0]: keys})
     for part in keys.values() if isinstance(keys, Mapping) else (keys,):
         _arrow.validate(part, f"feature view '{view}', keys")
     rows = _rows(keys)
@@ -46,6 +51,12 @@ def serialized(view: str, types: Mapping[str, ValueType], keys: Any) -> list[byt
         columns = {name: [_plain(row[name]) for row in rows] for name in names}
     if set(columns) != set(names):
         raise _wrong(view, names)
+    return _encoded(view, types, columns)
+
+
+def _encoded(
+    view: str, types: Mapping[str, ValueType], columns: Mapping[str, list[Any]]
+) -> list[bytes]:
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         message = f"feature view '{view}': the columns of join keys differ in length"

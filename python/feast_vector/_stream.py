@@ -47,30 +47,23 @@ def rows_per_batch(bytes_per_row: int) -> int:
 
 
 class BatchStream:
-    """Batches of one schema, made when the core takes them.
+    """Batches of one schema, made when the core takes them, of values that have been validated.
 
     Attributes:
-        error: What went wrong while making one, which Arrow's C interface would flatten to a
-            string.
+        schema: The schema.
+        error: What went wrong while making one, which the core would flatten to a string.
     """
 
     def __init__(
         self, batch_schema: pa.Schema, makers: Sequence[Callable[[], Iterable[pa.RecordBatch]]]
     ) -> None:
         """Prepare the stream; nothing is made yet."""
+        self.schema = batch_schema
         self.error: BaseException | None = None
-        self._schema = batch_schema
         self._makers = makers
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Export the stream."""
-        return self.to_reader().__arrow_c_stream__(requested_schema)
-
-    def to_reader(self) -> pa.RecordBatchReader:
-        """The stream as pyarrow has it."""
-        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Make the batches."""
         try:
             for make in self._makers:
                 yield from make()

@@ -207,9 +207,10 @@ class VectorView:
             such row.
         """
         serialized = self._serialized(keys)
-        self._online_store._look_once(self._engine, self._declaration, self.name)  # noqa: SLF001
+        engine = self._engine
+        self._online_store._look_once(engine, self._declaration, self.name)  # noqa: SLF001
         chosen = self._features if features is None else self._chosen(features, None)
-        batch = self._engine.read(self._declaration, serialized, chosen, typed=True)
+        batch = engine.read(self._declaration, serialized, chosen, typed=True)
         if self._config.online_store.enforce_ttl:
             batch = self._unexpired(batch)
         return batch.to_pydict() if as_dict else batch

@@ -33,6 +33,9 @@ LEAST_RECALL = 0.5
 # Names that `feast.utils._distance_to_score` has for the inner product.
 _FEASTS_PRODUCTS = ("inner_product", "ip", "dot")
 
+# The last declaration of each view, by project, name and version, and what it was made of.
+_declarations: dict[tuple[str, str, int], tuple[list[object], _core.View]] = {}
+
 
 def identity(config: RepoConfig, table: FeatureView) -> _core.View:
     """Which view, without what it holds."""
@@ -41,10 +44,14 @@ def identity(config: RepoConfig, table: FeatureView) -> _core.View:
 
 def declaration(config: RepoConfig, table: FeatureView) -> _core.View:
     """The whole view, as the core wants it for writing."""
-    return _core.View(
-        config.project,
-        table.name,
-        _version(config, table),
+    version, facts = _version(config, table), _facts(config, table)
+    place = (config.project, table.name, version)
+    known = _declarations.get(place)
+    # Views are made anew and changed in place, so that only what they say tells them apart.
+    if known is not None and known[0] == facts:
+        return known[1]
+    declared = _core.View(
+        *place,
         join_keys=[
             (field.name, field.dtype.to_value_type().name)
             for field in getattr(table, "entity_columns", [])
@@ -57,6 +64,30 @@ def declaration(config: RepoConfig, table: FeatureView) -> _core.View:
         text_features=text_features(config, table),
         vector_indexes=vector_indexes(config, table),
     )
+    _declarations[place] = facts, declared
+    return declared
+
+
+def _facts(config: RepoConfig, table: FeatureView) -> list[object]:
+    """All that a declaration is made of."""
+    online = config.online_store
+    facts: list[object] = [
+        online.vector_enabled,
+        online.index_type,
+        online.target_recall,
+        online.similarity if "similarity" in online.model_fields_set else None,
+        online.text_search_enabled,
+        online.text_features and tuple(online.text_features),
+        (getattr(table, "tags", None) or {}).get(TEXT_TAG),
+    ]
+    for field in getattr(table, "entity_columns", []):
+        facts += field.name, field.dtype
+    for field in table.features:
+        facts += field.name, field.dtype, field.vector_length, field.vector_index
+        if field.vector_index:
+            tags = field.tags or {}
+            facts += field.vector_search_metric, tags.get(INDEX_TYPE_TAG), tags.get(RECALL_TAG)
+    return facts
 
 
 def vector_indexes(config: RepoConfig, table: FeatureView) -> list[tuple[str, str, str, float]]:
