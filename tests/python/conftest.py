@@ -165,19 +165,19 @@ def make_harness(folder, project="shop", kind="vector", **online):
     )
     store = get_online_store_from_config(config.online_store)
     if kind == "sqlite":
-        _feasts_own.append(store)
+        feasts_own.append(store)
     return Harness(store=store, config=config)
 
 
-_feasts_own = []
+feasts_own = []
 
 
 @pytest.fixture(autouse=True)
-def close_feasts_own():
+def closefeasts_own():
     """Close the connections that Feast's sqlite store leaves open."""
     yield
-    while _feasts_own:
-        connection = _feasts_own.pop()._conn
+    while feasts_own:
+        connection = feasts_own.pop()._conn
         if connection is not None:
             connection.close()
 

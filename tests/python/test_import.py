@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import feast_vector
 import pytest
-from conftest import NOON, at, integer, key, text, vector
+from conftest import NOON, at, feasts_own, integer, key, text, vector
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -29,6 +29,8 @@ online_store:
 def repo(folder, kind, path="online.db"):
     (folder / "feature_store.yaml").write_text(YAML.format(type=kind, path=path))
     store = FeatureStore(folder)
+    if kind == "sqlite":
+        feasts_own.append(store._get_provider().online_store)
     source = FileSource(path=str(folder / "nowhere.parquet"), timestamp_field="event_timestamp")
     item = Entity(name="item", join_keys=["id"], value_type=ValueType.INT64)
     shop = Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)
