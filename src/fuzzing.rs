@@ -3,6 +3,10 @@
 //!
 //! A target fails by panicking: on a broken promise, such as a value that does not come back.
 
+pub(crate) mod bytes;
+
+use bytes::Bytes;
+
 use crate::engine::fuzzing as engine;
 use crate::limits::Limits;
 use crate::query::{Condition, Filter, Literal, Operator};
@@ -121,37 +125,6 @@ pub fn texts(data: &[u8]) {
         if let Ok(phrases) = phrases(&text, mode, &Limits::default()) {
             store::found_by(&indexable(&text), &phrases);
         }
-    }
-}
-
-/// Decisions taken from the input; zeros where it has ended.
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
-
-impl Bytes<'_> {
-    pub(crate) fn next(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    pub(crate) fn small(&mut self) -> usize {
-        self.next().unwrap_or_default().into()
-    }
-
-    pub(crate) fn eight(&mut self) -> i64 {
-        i64::from_le_bytes(std::array::from_fn(|_| self.next().unwrap_or_default()))
-    }
-
-    pub(crate) fn text(&mut self) -> String {
-        String::from_utf8_lossy(self.some()).into_owned()
-    }
-
-    /// Up to 31 bytes.
-    pub(crate) fn some(&mut self) -> &[u8] {
-        let length = (self.small() % 32).min(self.0.len());
-        let (some, rest) = self.0.split_at(length);
-        self.0 = rest;
-        some
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use ndarray::ArrayView2;
 use prost::Message;
 
-use super::growth_tests::{batch_of, engine, view, write};
+use super::growth_tests::{batch_of, engine, request, view, write};
 use super::*;
 use crate::proto::{Val, Value, wire};
-use crate::query::{Condition, Filter, Fusion, Literal, Operator};
+use crate::query::{Condition, Filter, Literal, Operator};
 use crate::text::TextMatch;
 use crate::vector::Metric;
 
@@ -28,20 +28,12 @@ fn search(engine: &Engine, asked: &Asked<'_>, cpu: Option<Duration>) -> Result<u
     let queries = ArrayView2::from_shape((1, 4), &[1.0, 2.0, 3.0, 4.0]).unwrap();
     let vectors = VectorQuery { feature: "vec", queries, metric: Metric::L2, max_distance: None };
     let answer = engine.search(&SearchRequest {
-        view: asked.view,
         vectors: asked.vector.then_some(vectors),
         texts: asked.text.map(|_| TextQuery { queries: &texts, mode: TextMatch::Any }),
-        fusion: Fusion::default(),
         filter: asked.filter,
-        not_before: None,
         top_k: asked.top_k,
-        offset: 0,
-        features: None,
-        exact: false,
-        explain: false,
-        numbers_queries: false,
-        form: Form::Wire,
         cpu,
+        ..request(asked.view)
     })?;
     Ok(answer.rows.num_rows())
 }

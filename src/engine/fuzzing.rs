@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, TimeUnit};
 
 use super::vectors::open_part;
 use super::{Missing, serialize_entity_keys, serialize_values, typed};
-use crate::fuzzing::Bytes;
+use crate::fuzzing::bytes::Bytes;
 use crate::index::file_name;
 use crate::index::fuzzing as index;
 use crate::proto::decode_value;

@@ -66,16 +66,11 @@ pub(super) fn write(engine: &Engine, view: &ViewSpec, batch: RecordBatch, ttl: O
     engine.write(view, &schema, [Ok(batch)].into_iter(), request).unwrap();
 }
 
-pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<usize> {
-    let query = vec![1.0; length];
-    let answer = engine.search(&SearchRequest {
+/// A search for what a test adds to it.
+pub(super) fn request(view: &ViewSpec) -> SearchRequest<'_> {
+    SearchRequest {
         view,
-        vectors: Some(VectorQuery {
-            feature: "vec",
-            queries: ArrayView2::from_shape((1, length), &query).unwrap(),
-            metric: Metric::L2,
-            max_distance: None,
-        }),
+        vectors: None,
         texts: None,
         fusion: Fusion::default(),
         filter: None,
@@ -88,7 +83,14 @@ pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<
         numbers_queries: false,
         form: Form::Wire,
         cpu: None,
-    })?;
+    }
+}
+
+pub(super) fn search(engine: &Engine, view: &ViewSpec, length: usize) -> Result<usize> {
+    let query = vec![1.0; length];
+    let queries = ArrayView2::from_shape((1, length), &query).unwrap();
+    let vectors = VectorQuery { feature: "vec", queries, metric: Metric::L2, max_distance: None };
+    let answer = engine.search(&SearchRequest { vectors: Some(vectors), ..request(view) })?;
     Ok(answer.rows.num_rows())
 }
 

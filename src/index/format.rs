@@ -125,7 +125,8 @@ pub(super) enum Section {
     Chunks,
 }
 
-const SECTIONS: [Section; 16] = [
+/// All of them, in the order of the file; the checksums come last.
+pub(super) const SECTIONS: [Section; 16] = [
     Section::Mean,
     Section::Centroids,
     Section::CentroidCodes,

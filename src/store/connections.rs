@@ -35,10 +35,10 @@ pub(super) type SchemaCache = Mutex<HashMap<ViewId, Arc<TableSchema>>>;
 #[derive(Debug)]
 pub struct Store {
     pub(super) options: StoreOptions,
-    readers: Mutex<Vec<FileConnection>>,
+    pub(super) readers: Mutex<Vec<FileConnection>>,
     /// Readers for SQL that callers bring, which others would have to be cleaned for.
-    sql_readers: Mutex<Vec<FileConnection>>,
-    writer: Mutex<Option<Writer>>,
+    pub(super) sql_readers: Mutex<Vec<FileConnection>>,
+    pub(super) writer: Mutex<Option<Writer>>,
     /// Dropped after the connections; the last of them to close leaves no log.
     pub(super) checkpointer: Checkpointer,
     pub(super) schemas: SchemaCache,
@@ -52,8 +52,8 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-struct Writer {
-    connection: FileConnection,
+pub(super) struct Writer {
+    pub(super) connection: FileConnection,
     lock: LockFile,
     log: Log,
     /// Whether the lock file says which log that is.
@@ -359,37 +359,6 @@ impl Store {
     fn note_open(&self) {
         self.was_open.store(true, Relaxed);
         self.said_missing.store(false, Relaxed);
-    }
-
-    /// Closes the idle readers: what they have open is lost, or cannot be read.
-    fn leave_readers(&self) {
-        for readers in [&self.readers, &self.sql_readers] {
-            let mut readers = readers.lock();
-            for reader in &*readers {
-                let _ = reader.keep_log_on_close();
-            }
-            readers.clear();
-        }
-    }
-
-    /// After an I/O error: connections that are left keep SQLite in the state that gave it, such as
-    /// that of a log that was deleted.
-    fn leave_all(&self) {
-        self.leave_readers();
-        if let Some(mut writer) = self.writer.try_lock()
-            && let Some(left) = writer.take()
-        {
-            let _ = left.connection.keep_log_on_close();
-        }
-    }
-
-    /// Closes every connection; the next call opens them anew.
-    pub fn disconnect(&self) {
-        let mut writer = self.writer.lock();
-        self.checkpointer.finish();
-        self.readers.lock().clear();
-        self.sql_readers.lock().clear();
-        *writer = None;
     }
 
     fn take_reader(&self) -> Result<FileConnection> {

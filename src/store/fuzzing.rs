@@ -12,7 +12,7 @@ use super::states::{CellState, CellStates};
 use super::text::TOKENIZER;
 use super::text_search::expression_of;
 use super::{IndexId, IndexState};
-use crate::fuzzing::Bytes;
+use crate::fuzzing::bytes::Bytes;
 use crate::proto::{check, decode_value};
 use crate::schema::ValueKind;
 use crate::text::Phrase;

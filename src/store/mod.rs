@@ -1,6 +1,7 @@
 //! SQLite: the only truth, and the only module that writes SQL.
 //!
-//! * `options`; `open`: connections; `format`: the catalog's tables, migrations; `lock`: one writer at a time;
+//! * `options`; `connections`, `open`, `leave`: opening, sharing and closing connections; `format`: the
+//!   catalog's tables, migrations; `lock`: one writer at a time; `left_log`: the log of a file that was replaced;
 //! * `locks`: SQLite's own locks, made such that nothing in the process drops them; `process`: what
 //!   belongs to which process;
 //! * `planted`: what somebody else may have put into the file, and what becomes of it;
@@ -36,6 +37,7 @@ mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod index_folder;
+mod leave;
 mod left_log;
 mod lock;
 #[cfg_attr(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,22 @@ def in_another_process(folder, code, **options):
     return subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+
+
+@contextmanager
+def held_by_another_process(folder):
+    """Hold the write lock of the harness over the folder, in another process."""
+    code = """
+import sqlite3
+connection = sqlite3.connect(harness.config.online_store.path, isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(60)
+"""
+    with in_another_process(folder, code) as holder:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+        holder.kill()
 
 
 def sql_elsewhere(harness, sql):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import feast_vector
 import pytest
-from conftest import at, in_another_process, integer, key, make_view, text
+from conftest import at, held_by_another_process, in_another_process, integer, key, make_view, text
 from feast_vector import errors
 
 
@@ -157,18 +157,7 @@ def test_a_database_that_another_process_holds_for_too_long(harness, tmp_path):
     view = make_view()
     harness.update([view])
     harness.config.online_store.busy_timeout = 0.3
-    holder = in_another_process(
-        tmp_path,
-        """
-import sqlite3
-connection = sqlite3.connect(harness.config.online_store.path, isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-time.sleep(60)
-""",
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another_process(tmp_path) as holder:
         start = time.monotonic()
         with pytest.raises(errors.BusyError, match=r"holds the database.*raise `busy_timeout`"):
             harness.write(view, (key(id=1), {"number": integer(1)}, at(0)))

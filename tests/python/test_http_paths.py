@@ -10,7 +10,7 @@ import feast_vector
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import in_another_process, shop_frame
+from conftest import held_by_another_process, shop_frame
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.feature_server import get_app
 from feast.types import Array, Float32, String
@@ -122,20 +122,8 @@ def test_a_file_that_cannot_be_used(shop_store, tmp_path, caplog, spoil, asked, 
 
 def test_a_database_that_is_held_by_another_process(shop_store, tmp_path, caplog):
     shop_store.config.online_store.busy_timeout = 0.1
-    holder = in_another_process(
-        tmp_path,
-        """
-import sqlite3
-connection = sqlite3.connect(harness.config.online_store.path, isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-time.sleep(60)
-""",
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another_process(tmp_path):
         answer = ask(client_of(shop_store), WRITE)
-        holder.kill()
     assert answer.status_code == 503
     assert "holds the database" in answer.text
     assert "the shop" not in answer.text
