@@ -10,10 +10,9 @@ use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, TimeUnit};
 use super::vectors::open_part;
 use super::{Missing, serialize_entity_keys, serialize_values, typed};
 use crate::fuzzing::bytes::Bytes;
-use crate::index::file_name;
 use crate::index::fuzzing as index;
 use crate::proto::decode_value;
-use crate::schema::ValueKind;
+use crate::schema::{ValueKind, index_file_name};
 use crate::store::{IndexId, fuzzing as store};
 
 /// Types within types.
@@ -27,7 +26,7 @@ pub(crate) fn index_manifests(data: &[u8]) {
         // Nothing is there, and nothing that is named otherwise is looked for.
         open_part(Path::new("/nowhere"), id, &entry, 4, None).expect_err("a file");
         let segment = index::segment();
-        entry.file = file_name(id.table_id, id.column_id, entry.stamp);
+        entry.file = index_file_name(id.table_id, id.column_id, entry.stamp);
         if let Ok(part) = open_part(Path::new("/nowhere"), id, &entry, 4, Some(segment)) {
             index::search(part);
         }

@@ -8,8 +8,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::frozen::{Frozen, damaged};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Damage, Part, Probes, Resident, Segment, SegmentSize, VectorSet, file_name};
-use crate::schema::{Column, Element, ViewId};
+use crate::index::{Damage, Part, Probes, Resident, Segment, SegmentSize, VectorSet};
+use crate::schema::{Column, Element, ViewId, index_file_name};
 use crate::store::{
     AsOf, Changes, IndexId, RowRuns, SegmentEntry, Snapshot, StoredVector, TableState,
 };
@@ -165,7 +165,7 @@ pub(super) fn open_part(
     element_bytes: usize,
     known: Option<Arc<Segment>>,
 ) -> std::result::Result<Part, Damage> {
-    if entry.file != file_name(id.table_id, id.column_id, entry.stamp) {
+    if entry.file != index_file_name(id.table_id, id.column_id, entry.stamp) {
         return Err(Damage::new("a build gives no file such a name"));
     }
     let segment = match known {

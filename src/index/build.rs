@@ -15,6 +15,7 @@ use super::staging::Staged;
 use super::write::Layouted;
 use super::{Damage, Part, Segment, measure};
 use crate::parallel;
+use crate::schema::{index_file_name, is_index_file_name, is_stamp};
 use crate::vector::{Centroids, Real, Rotation, SplitMix64, fastscan, inverse_norm};
 
 /// Rows that a centroid is trained with.
@@ -48,7 +49,7 @@ pub fn can_index(dim: usize) -> bool {
 /// Builds a segment of the staged vectors; `None` if told to stop meanwhile. Leaves no file
 /// behind but a complete one.
 pub fn build<T: Real>(staged: &Staged<T>, options: &BuildOptions) -> io::Result<Option<Built>> {
-    let file = file_name(options.table_id, options.column_id, options.stamp);
+    let file = index_file_name(options.table_id, options.column_id, options.stamp);
     let unfinished = options.folder.join(&file).with_extension("tmp");
     let outcome = write(staged, options, &unfinished).and_then(|written| match written {
         Some(lists) => {
@@ -72,25 +73,14 @@ pub fn build<T: Real>(staged: &Staged<T>, options: &BuildOptions) -> io::Result<
     outcome
 }
 
-/// The name of a segment's file. Nothing under another name is opened as one.
-pub fn file_name(table_id: i64, column_id: u32, stamp: u64) -> String {
-    format!("{table_id}-{column_id}-{stamp:016x}.seg")
-}
-
 /// Whether a build may have made a file of this name: a segment, complete or not, or the vectors
 /// that it is made of.
 pub fn is_build_name(name: &str) -> bool {
-    let is_stamp = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let Some((stem, "seg" | "tmp")) = name.rsplit_once('.') else {
-        return false;
-    };
-    match *stem.split('-').collect::<Vec<_>>() {
-        // The name of versions before 0.2.
-        ["staging"] => name == "staging.tmp",
-        ["staging", stamp] => name.ends_with("tmp") && is_stamp(stamp),
-        [table, column, stamp] => is_number(table) && is_number(column) && is_stamp(stamp),
-        _ => false,
+    let Some(stem) = name.strip_suffix(".tmp") else { return is_index_file_name(name) };
+    match stem.strip_prefix("staging") {
+        // Versions before 0.2 had no stamp.
+        Some(rest) => rest.is_empty() || rest.strip_prefix('-').is_some_and(is_stamp),
+        None => is_index_file_name(&format!("{stem}.seg")),
     }
 }
 

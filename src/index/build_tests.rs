@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
-use super::build;
 use super::fuzzing::options;
 use super::tests::{clustered, plain, stage};
+use super::{build, is_build_name};
 use crate::parallel;
 use crate::vector::Metric;
 
@@ -34,5 +34,16 @@ fn a_build_that_is_cancelled_leaves_nothing() {
         let names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["staging"]);
+    }
+}
+
+#[test]
+fn what_a_sweep_may_delete_is_what_a_build_may_have_made() {
+    for name in ["1-2-00000000000000ab.seg", "1-2-00000000000000ab.tmp", "staging.tmp"] {
+        assert!(is_build_name(name), "{name}");
+    }
+    assert!(is_build_name("staging-00000000000000ab.tmp"));
+    for name in ["staging", "staging.seg", "stagings.tmp", "staging-ab.tmp", "a.tmp", "1-2-x.seg"] {
+        assert!(!is_build_name(name), "{name}");
     }
 }

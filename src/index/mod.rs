@@ -30,7 +30,7 @@ mod staging;
 mod steps;
 mod write;
 
-pub use build::{Built, build, can_index, file_name, is_build_name};
+pub use build::{Built, build, can_index, is_build_name};
 pub use check::row_differs;
 pub use effort::{Effort, Reach};
 pub use format::Header;

@@ -9,7 +9,7 @@ mod table;
 mod view;
 
 pub use kind::{Element, Storage, ValueKind};
-pub use names::{free_name, quote, table_name};
+pub use names::{free_name, index_file_name, is_index_file_name, is_stamp, quote, table_name};
 pub use scalar::{Attribute, Scalar};
 pub use table::{Column, JoinKey, RESERVED_COLUMNS, SchemaChange, TableSchema};
 pub use view::{FeatureSpec, JoinKeySpec, VectorIndexSpec, ViewId, ViewSpec};

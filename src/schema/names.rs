@@ -1,10 +1,31 @@
-//! SQL names: quoting, and free names where the wanted one is taken.
+//! Names: of tables and columns in SQL, quoted and free ones, and of index files.
 
 use std::collections::HashSet;
 
 /// `name` as a quoted SQL identifier.
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The name of an index file. Nothing under another name is opened as one.
+pub fn index_file_name(table_id: i64, column_id: u32, stamp: u64) -> String {
+    format!("{table_id}-{column_id}-{stamp:016x}.seg")
+}
+
+/// Whether a name that somebody else may have written is one of an index file, which leads nowhere
+/// else.
+pub fn is_index_file_name(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let Some(stem) = name.strip_suffix(".seg") else { return false };
+    match *stem.split('-').collect::<Vec<_>>() {
+        [table, column, stamp] => is_number(table) && is_number(column) && is_stamp(stamp),
+        _ => false,
+    }
+}
+
+/// Whether it is a stamp as names of files have it.
+pub fn is_stamp(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// `wanted`, or `wanted_2`, `wanted_3`, … if it is in `taken`; adds the answer to `taken`.
@@ -55,6 +76,26 @@ mod tests {
         assert_eq!(free_name("row_id", &mut taken), "row_id_3");
         assert_eq!(free_name("", &mut taken), "_");
         assert_eq!(free_name("a\0b", &mut taken), "a_b");
+    }
+
+    #[test]
+    fn index_files_have_one_name() {
+        let name = index_file_name(12, 3, 0xab);
+        assert_eq!(name, "12-3-00000000000000ab.seg");
+        assert!(is_index_file_name(&name));
+        for other in [
+            "",
+            ".seg",
+            "12-3-ab.seg",
+            "12-3-00000000000000ab.tmp",
+            "12--00000000000000ab.seg",
+            "-1-3-00000000000000ab.seg",
+            "../12-3-00000000000000ab.seg",
+            "/tmp/12-3-00000000000000ab.seg",
+            "12-3-00000000000000ab.seg/x",
+        ] {
+            assert!(!is_index_file_name(other), "{other}");
+        }
     }
 
     #[test]

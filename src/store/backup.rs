@@ -17,7 +17,7 @@ use super::open;
 use super::path;
 use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::quote;
+use crate::schema::{is_index_file_name, quote};
 
 /// Pages that are copied between two looks at whether to go on.
 const PAGES: i32 = 512;
@@ -107,7 +107,7 @@ impl Store {
             let mut missing = HashSet::new();
             for name in names {
                 // Nothing else is even opened, wherever the name leads.
-                if !files::is_index_file(&name) {
+                if !is_index_file_name(&name) {
                     missing.insert(name);
                     continue;
                 }

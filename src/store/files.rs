@@ -114,18 +114,6 @@ pub(super) fn random_name() -> String {
     format!("{:016x}", random::bits())
 }
 
-/// Whether a name that somebody else may have written is one that builds give to index files, which
-/// leads nowhere else.
-pub(super) fn is_index_file(name: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let is_stamp = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let Some(stem) = name.strip_suffix(".seg") else { return false };
-    match *stem.split('-').collect::<Vec<_>>() {
-        [table, column, stamp] => is_number(table) && is_number(column) && is_stamp(stamp),
-        _ => false,
-    }
-}
-
 /// Removes a file that may not be there.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

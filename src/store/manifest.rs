@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::files::{self, Sum, cannot};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::is_index_file_name;
 
 /// The manifest's name in a backup's folder.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -116,7 +117,7 @@ impl Manifest {
         };
         let index_files = json["index_files"].as_array()?.iter().map(|entry| {
             let name = entry["file"].as_str()?.strip_prefix(INDEX)?.strip_prefix('/')?;
-            files::is_index_file(name).then(|| Some((name.to_owned(), sum(entry)?)))?
+            is_index_file_name(name).then(|| Some((name.to_owned(), sum(entry)?)))?
         });
         Some(Self {
             created: json["created"].as_str()?.to_owned(),
