@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
     from feast_vector import _core
-    from feast_vector.features import EntityRows, FeatureRefs, Group
+    from feast_vector.features import Answer, EntityRows, FeatureRefs, Group, Request
 
 INLINE_KEYS = 64
 """Reads of up to this many keys are faster than handing them to another thread."""
@@ -64,6 +64,16 @@ class ColumnReads(OnlineStore):
                 self._look_once(engine, views.identity(config, table), table.name)
         return engine
 
+    def _read_now(self, config: RepoConfig, request: Request) -> Answer:
+        return request.read(self._look_at(config, request.groups), self._seconds(config))
+
+    async def _read_awaited(self, config: RepoConfig, request: Request) -> Answer:
+        engine = self._look_at(config, request.groups)
+        seconds = self._seconds(config, awaited=True)
+        if request.keys <= INLINE_KEYS:
+            return request.read(engine, seconds)
+        return await in_thread("read", request.read, engine, seconds)
+
     @abstractmethod
     def engine(self, config: RepoConfig) -> _core.Engine:
         """Give the engine over the configured file."""
@@ -87,8 +97,7 @@ class ColumnReads(OnlineStore):
         request = self._plans.request(*call)
         if request is None:
             return super().get_online_features(*call, include_feature_view_version_metadata)
-        engine = self._look_at(config, request.groups)
-        answer = request.read(engine, self._seconds(config))
+        answer = self._read_now(config, request)
         return request.response(answer, include_feature_view_version_metadata)
 
     async def get_online_features_async(
@@ -108,11 +117,7 @@ class ColumnReads(OnlineStore):
             return await super().get_online_features_async(
                 *call, include_feature_view_version_metadata
             )
-        read = (self._look_at(config, request.groups), self._seconds(config, awaited=True))
-        if request.keys <= INLINE_KEYS:
-            answer = request.read(*read)
-        else:
-            answer = await in_thread("read", request.read, *read)
+        answer = await self._read_awaited(config, request)
         return request.response(answer, include_feature_view_version_metadata)
 
     def _read_features_per_fv(
@@ -141,8 +146,7 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        engine = self._look_at(config, request.groups)
-        answer = request.read(engine, self._seconds(config))
+        answer = self._read_now(config, request)
         request.merge(answer, online_features_response, include_feature_view_version_metadata)
 
     async def _read_features_per_fv_async(
@@ -171,9 +175,5 @@ class ColumnReads(OnlineStore):
                 include_feature_view_version_metadata,
             )
             return
-        read = (self._look_at(config, request.groups), self._seconds(config, awaited=True))
-        if request.keys <= INLINE_KEYS:
-            answer = request.read(*read)
-        else:
-            answer = await in_thread("read", request.read, *read)
+        answer = await self._read_awaited(config, request)
         request.merge(answer, online_features_response, include_feature_view_version_metadata)

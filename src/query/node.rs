@@ -113,42 +113,27 @@ impl Node {
             Node(Node),
             Step(Step),
         }
+        fn joined(nodes: Vec<Node>, step: fn() -> Step) -> impl Iterator<Item = Todo> {
+            nodes.into_iter().enumerate().rev().flat_map(move |(at, node)| {
+                (at > 0).then(|| Todo::Step(step())).into_iter().chain([Todo::Node(node)])
+            })
+        }
         let mut steps = Vec::new();
         let mut todo = vec![Todo::Node(self)];
         while let Some(next) = todo.pop() {
-            let (nodes, step): (Vec<Self>, fn() -> Step) = match next {
-                Todo::Step(step) => {
-                    steps.push(step);
-                    continue;
-                }
-                Todo::Node(Self::Everything) => {
-                    steps.push(Step::Everything);
-                    continue;
-                }
-                Todo::Node(Self::Nothing) => {
-                    steps.push(Step::Nothing);
-                    continue;
-                }
+            match next {
+                Todo::Step(step) => steps.push(step),
+                Todo::Node(Self::Everything) => steps.push(Step::Everything),
+                Todo::Node(Self::Nothing) => steps.push(Step::Nothing),
                 Todo::Node(Self::Test { attribute, test, is_for_lists }) => {
                     steps.push(Step::Test { attribute, test, is_for_lists });
-                    continue;
                 }
-                Todo::Node(Self::Null(attribute)) => {
-                    steps.push(Step::Null(attribute));
-                    continue;
-                }
+                Todo::Node(Self::Null(attribute)) => steps.push(Step::Null(attribute)),
                 Todo::Node(Self::Not(node)) => {
                     todo.extend([Todo::Step(Step::Not), Todo::Node(*node)]);
-                    continue;
                 }
-                Todo::Node(Self::All(nodes, _)) => (nodes, || Step::And),
-                Todo::Node(Self::Any(nodes, _)) => (nodes, || Step::Or),
-            };
-            for (at, node) in nodes.into_iter().enumerate().rev() {
-                if at > 0 {
-                    todo.push(Todo::Step(step()));
-                }
-                todo.push(Todo::Node(node));
+                Todo::Node(Self::All(nodes, _)) => todo.extend(joined(nodes, || Step::And)),
+                Todo::Node(Self::Any(nodes, _)) => todo.extend(joined(nodes, || Step::Or)),
             }
         }
         steps
